@@ -1,0 +1,53 @@
+"""Distributed training jobs for Azure ML: describe a run once, run it here, then submit the same run.
+
+Public names load on first use (PEP 562), so that `import azml_dist` costs about a millisecond.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from azml_dist.errors import AuthError as AuthError
+    from azml_dist.errors import DistError as DistError
+    from azml_dist.errors import JobError as JobError
+    from azml_dist.errors import LaunchError as LaunchError
+    from azml_dist.errors import NotFound as NotFound
+    from azml_dist.errors import RunFailed as RunFailed
+    from azml_dist.errors import SubmitError as SubmitError
+    from azml_dist.job import Environment as Environment
+    from azml_dist.job import Input as Input
+    from azml_dist.job import Job as Job
+    from azml_dist.job import Mpi as Mpi
+    from azml_dist.job import Output as Output
+    from azml_dist.job import PyTorch as PyTorch
+    from azml_dist.job import Ray as Ray
+    from azml_dist.job import TensorFlow as TensorFlow
+    from azml_dist.local import Local as Local
+    from azml_dist.plan import LaunchPlan as LaunchPlan
+    from azml_dist.run import Run as Run
+    from azml_dist.run import RunStatus as RunStatus
+    from azml_dist.run import run as run
+    from azml_dist.run import submit as submit
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "azml_dist.errors": "DistError JobError LaunchError SubmitError AuthError NotFound RunFailed",
+    "azml_dist.job": "Job PyTorch TensorFlow Mpi Ray Environment Input Output",
+    "azml_dist.plan": "LaunchPlan",
+    "azml_dist.local": "Local",
+    "azml_dist.run": "Run RunStatus run submit",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])
