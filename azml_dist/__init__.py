@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from azml_dist.job import TensorFlow as TensorFlow
     from azml_dist.local import Local as Local
     from azml_dist.plan import LaunchPlan as LaunchPlan
-    from azml_dist.run import Run as Run
-    from azml_dist.run import RunStatus as RunStatus
-    from azml_dist.run import run as run
-    from azml_dist.run import submit as submit
+    from azml_dist.runs import Run as Run
+    from azml_dist.runs import RunStatus as RunStatus
+    from azml_dist.runs import run as run
+    from azml_dist.runs import submit as submit
 
 __version__ = "0.1.0"
 
@@ -34,7 +34,7 @@ _HOME = {
     "azml_dist.job": "Job PyTorch TensorFlow Mpi Ray Environment Input Output",
     "azml_dist.plan": "LaunchPlan",
     "azml_dist.local": "Local",
-    "azml_dist.run": "Run RunStatus run submit",
+    "azml_dist.runs": "Run RunStatus run submit",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = ["__version__", *_MODULE_OF]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from azml_dist.run import Run
+    from azml_dist.runs import Run
 
 
 class Problem(NamedTuple):
