@@ -8,6 +8,7 @@ The data are the 1,797 images of scikit-learn's `load_digits`; they come with th
 """
 
 import argparse
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,10 @@ def main() -> None:
     args = parser.parse_args()
 
     device = join_the_world()
-    # The model lives and dies inside train(): one that outlives its process group can hang the interpreter's exit.
     train(args, device)
+    # A model that outlives its process group can hang or abort the exit of the process (gloo). Returning from train() is
+    # not enough: torch leaves it in a reference cycle.
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -1,0 +1,54 @@
+# Everything happens in .venv, with the versions of constraints.txt. What is up to date is not done again.
+PYTHON ?= python3
+VENV := .venv
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    train the quickstart here, as 2 nodes x 2 processes"
+	@echo "make test    run all tests"
+	@echo "make check   lint and type-check"
+	@echo "make bench   measure, and write docs/bench.md"
+	@echo "make clean   remove .venv and caches"
+
+demo: $(VENV)/.installed
+	@$(IN_VENV) azml-dist run samples/quickstart/job.yml
+	@echo "\`azml-dist\` is in $(VENV): . $(VENV)/bin/activate"
+
+test: $(VENV)/.installed-groups
+	@$(IN_VENV) pytest
+
+check: $(VENV)/.installed-groups
+	@$(IN_VENV) ruff check
+	@$(IN_VENV) ruff format --check
+	@$(IN_VENV) mypy
+
+bench: $(VENV)/.installed-groups
+	@$(IN_VENV) python -m bench docs/bench.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-groups: $(VENV)/.installed
+	@echo "installing what the tests and checks need"
+	@$(PIP) --group test --group check
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing azml-dist, torch and scikit-learn"
+	@$(PIP) --build-constraint constraints.txt --editable '.[torch,mlflow]' --group quickstart
+	@touch $@
+
+# The pip that comes with Python 3.11 cannot resolve azure-ai-ml's requirements, so pip itself comes first.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is not Python 3.10 or later; name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: $(PYTHON) cannot make a virtual environment; install python3-venv" >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@touch $@
