@@ -1,0 +1,88 @@
+"""The jobs that are measured, each in two forms: a `job.yml` for us, a shell line of bare torchrun agents."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+PRINTS_ITS_RANK = 'import os\nprint("rank", os.environ["RANK"])\n'
+
+LINES_PER_RANK = 200_000
+PRINTS_LINES = f"""\
+import os, sys
+rank = os.environ["RANK"]
+for i in range({LINES_PER_RANK}):
+    sys.stdout.write(f"rank {{rank}} line {{i:06d}} of the many that a chatty training script prints\\n")
+"""
+
+SLEEPS = "echo $$ > {pids}/$RANK.part; mv {pids}/$RANK.part {pids}/$RANK; exec sleep 600"
+"""Each rank leaves its process id, so that what is not the user's can be told from what is."""
+
+FAILS = (
+    "echo $$ > {pids}/$RANK; if [ $RANK != 2 ]; then exec sleep 600; fi; "
+    "while [ $(ls {pids} | wc -l) -lt 4 ]; do sleep 0.1; done; date +%s.%N > {failed_at}; exit 3"
+)
+"""Rank 2 fails once all four are there; the others block."""
+
+
+class Workplace:
+    """A folder with the script, the job file and the runs of one measurement."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+
+    def write_script(self, text: str) -> None:
+        code = self.folder / "code"
+        code.mkdir()
+        (code / "script.py").write_text(text)
+
+    @property
+    def script(self) -> Path:
+        return self.folder / "code" / "script.py"
+
+    def write_job(self, command: str, nodes: int, processes: int) -> Path:
+        job = self.folder / f"job-{nodes}x{processes}.yml"
+        code = "code: code\n" if self.script.exists() else ""
+        job.write_text(
+            dedent("""\
+            type: command
+            command: {command}
+            environment: azureml:bench@latest
+            compute: azureml:cluster
+            resources: {{instance_count: {nodes}}}
+            distribution: {{type: pytorch, process_count_per_instance: {processes}}}
+            """).format(command=f">-\n  {command}", nodes=nodes, processes=processes)
+            + code
+        )
+        return job
+
+    def run(self, job: Path, launcher: str) -> list[str]:
+        return [tool("azml-dist"), "run", str(job), "--launcher", launcher, "--root", str(self.folder / "runs")]
+
+    def forget_runs(self) -> None:
+        shutil.rmtree(self.folder / "runs", ignore_errors=True)
+
+
+def tool(name: str) -> str:
+    """A console script next to this Python."""
+    return str(Path(sys.executable).parent / name)
+
+
+def agents(nodes: int, processes: int, program: str) -> list[str]:
+    """As many torchrun agents as there are nodes, side by side, as a person would start them by hand."""
+    rendezvous = f"--master-addr 127.0.0.1 --master-port {_free_port()} --nnodes {nodes}"
+    lines = [
+        f"{tool('torchrun')} {rendezvous} --node-rank {node} --nproc-per-node {processes} {program} &"
+        for node in range(nodes)
+    ]
+    return ["bash", "-c", "\n".join([*lines, "for agent in $(jobs -p); do wait $agent || exit 1; done"])]
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

@@ -1,0 +1,284 @@
+"""What is measured, and what was promised. Every function here gives the rows of one measurement."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from bench.jobs import (
+    FAILS,
+    LINES_PER_RANK,
+    PRINTS_ITS_RANK,
+    PRINTS_LINES,
+    SLEEPS,
+    Workplace,
+    agents,
+    tool,
+)
+from bench.measure import BenchError, Started, mebibytes, medians, seconds, started, wait_for
+
+LAUNCHERS = ("torchrun", "direct")
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    ours: str
+    peer: str
+    ratio: float
+    """Ours over the peer's; for a row without a peer, the value itself."""
+    target: float
+    at_least: bool = False
+    """The target is a floor, not a ceiling."""
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def hit(self) -> bool:
+        return self.ratio >= self.target if self.at_least else self.ratio <= self.target
+
+
+def plan_command(place: Path, runs: int) -> Iterator[Row]:
+    work = Workplace(place)
+    work.write_script(PRINTS_ITS_RANK)
+    job = work.write_job("python script.py", 2, 4)
+    found = medians(
+        {
+            "ours": lambda: seconds([tool("azml-dist"), "plan", str(job)]),
+            "peer": lambda: _python("import azure.ai.ml"),
+        },
+        2 * runs,
+    )
+    yield _ratio("`azml-dist plan job.yml` (2x4), whole process", "`python -c 'import azure.ai.ml'`", found, 0.4)
+
+
+def import_time(place: Path, runs: int) -> Iterator[Row]:
+    found = medians(
+        {
+            "ours": lambda: _python("import azml_dist"),
+            "peer": lambda: _python("import pydantic"),
+            "bare": lambda: _python("pass"),
+        },
+        6 * runs,
+    )
+    yield _ratio("`python -c 'import azml_dist'`", "`python -c 'import pydantic'`", found, 0.3)
+    bare = found.pop("bare")
+    net = {name: value - bare for name, value in found.items()}
+    yield _ratio(f"the same without Python's own start ({_s(bare)})", "`import pydantic`", net, 0.3)
+
+
+def print_ranks(place: Path, runs: int) -> Iterator[Row]:
+    """A script that only prints its rank, to the end: what starting and stopping a run costs."""
+    work = Workplace(place)
+    work.write_script(PRINTS_ITS_RANK)
+    promised = {(1, 4): (1.05, 0.3), (2, 2): (0.8, None), (4, 1): (0.6, None), (8, 2): (0.4, 0.1)}
+    for (nodes, processes), targets in promised.items():
+        found = medians(_print_contenders(work, nodes, processes), runs)
+        peer = "`torchrun --nproc-per-node 4`" if nodes == 1 else f"{nodes} bare torchrun agents"
+        for launcher, target in zip(LAUNCHERS, targets, strict=True):
+            pair = {"ours": found[launcher], "peer": found["peer"]}
+            what = f"print the rank, {nodes}x{processes}, launcher {launcher}"
+            if target is not None:
+                yield _ratio(what, peer, pair, target)
+
+
+def _print_contenders(work: Workplace, nodes: int, processes: int) -> dict[str, Callable[[], float]]:
+    job = work.write_job("python script.py", nodes, processes)
+    printed = work.folder / "printed"
+
+    def complete(argv: list[str]) -> float:
+        took = seconds(argv, stdout=printed)
+        if not all(re.search(rf"rank {rank}(?!\d)", printed.read_text()) for rank in range(nodes * processes)):
+            raise BenchError(f"not every rank printed:\n{printed.read_text()}")
+        return took
+
+    script = str(work.script)
+    bare = [tool("torchrun"), "--nproc-per-node", str(processes), script]
+    return {
+        **{launcher: partial(complete, work.run(job, launcher)) for launcher in LAUNCHERS},
+        "peer": lambda: seconds(bare if nodes == 1 else agents(nodes, processes, script)),
+    }
+
+
+def chatty_ranks(place: Path, runs: int) -> Iterator[Row]:
+    work = Workplace(place)
+    work.write_script(PRINTS_LINES)
+    job = work.write_job("python script.py", 1, 4)
+    console = work.folder / "console"
+    flaws = dict.fromkeys(LAUNCHERS, 0)
+
+    def ours(launcher: str) -> float:
+        work.forget_runs()
+        took = seconds(work.run(job, launcher), stdout=console)
+        logs = list(work.folder.glob("runs/*/user_logs/std_log_process_*.txt"))
+        flaws[launcher] += _flaws([console], labelled=True) + _flaws(logs, labelled=False)
+        return took
+
+    def peer() -> float:
+        logs = str(work.folder / "tee")
+        argv = [tool("torchrun"), "--nproc-per-node", "4", "--tee", "3", "--log-dir", logs, str(work.script)]
+        return seconds(argv, stdout=console)
+
+    contenders = {launcher: partial(ours, launcher) for launcher in LAUNCHERS}
+    found = medians({**contenders, "peer": peer}, max(2, runs // 2))
+    lines = 4 * LINES_PER_RANK
+    for launcher in LAUNCHERS:
+        yield Row(
+            f"4 ranks x {LINES_PER_RANK:,} lines, merged, labelled and filed, launcher {launcher}",
+            f"{lines / found[launcher]:,.0f} lines/s",
+            f"`torchrun --tee 3 --log-dir`: {lines / found['peer']:,.0f} lines/s",
+            found["peer"] / found[launcher],
+            3,
+            at_least=True,
+        )
+        yield Row(f"lines lost or torn there, launcher {launcher}", str(flaws[launcher]), "", flaws[launcher], 0)
+
+
+def _flaws(files: list[Path], *, labelled: bool) -> int:
+    """How many of the lines are missing, and how many are not whole."""
+    label = r"\[[^]]*rank *{rank}\] ?" if labelled else ""
+    whole = [re.compile(label.format(rank=r) + rf"rank {r} line (\d{{6}}) of .* prints\n") for r in range(4)]
+    seen: set[tuple[int, str]] = set()
+    torn = 0
+    for file in files:
+        with open(file, newline="\n") as lines:
+            for line in lines:
+                rank = next((r for r in range(4) if f"rank {r} line" in line), None)
+                match = rank is not None and whole[rank].fullmatch(line)
+                if match and rank is not None:
+                    seen.add((rank, match[1]))
+                elif " line " in line or "chatty" in line:
+                    torn += 1
+    return torn + 4 * LINES_PER_RANK - len(seen)
+
+
+def memory(place: Path, runs: int) -> Iterator[Row]:
+    """While 16 processes of the user sleep: what everything else takes."""
+    work = Workplace(place)
+    pids = work.folder / "pids"
+    command = SLEEPS.format(pids=pids)
+    job = work.write_job(command, 8, 2)
+
+    def weigh(argv: list[str]) -> float:
+        pids.mkdir()
+        with started(argv, work.folder) as it:
+            wait_for(lambda: _present(pids, 16), 120, "16 sleeping processes")
+            time.sleep(1)  # what was busy starting them may still be letting go of memory
+            users = {int(file.read_text()) for file in pids.iterdir()}
+            weight = mebibytes([pid for pid in it.pids() if pid not in users])
+        for file in pids.iterdir():
+            file.unlink()
+        pids.rmdir()
+        return weight
+
+    script = work.folder / "sleep.sh"
+    script.write_text(command)
+    bare = partial(agents, 8, 2, f"--no-python bash {script}")
+    found = medians(
+        {
+            **{launcher: partial(weigh, work.run(job, launcher)) for launcher in LAUNCHERS},
+            "peer": lambda: weigh(bare()),
+        },
+        max(1, runs // 2),
+    )
+    for launcher in LAUNCHERS:
+        yield Row(
+            f"memory of all but the user's processes, 8x2, launcher {launcher}",
+            f"{found[launcher]:,.0f} MiB",
+            f"8 bare torchrun agents: {found['peer']:,.0f} MiB",
+            found[launcher] / found["peer"],
+            0.25,
+        )
+
+
+def failure(place: Path, runs: int) -> Iterator[Row]:
+    work = Workplace(place)
+    pids, failed_at = work.folder / "pids", work.folder / "failed_at"
+    job = work.write_job(FAILS.format(pids=pids, failed_at=failed_at), 2, 2)
+
+    def until_gone(launcher: str) -> float:
+        pids.mkdir()
+        it = Started(work.run(job, launcher), work.folder)
+        try:
+            wait_for(lambda: failed_at.exists() and failed_at.read_text() != "", 120, "the failure")
+            it.wait_until_gone(60)
+            took = time.time() - float(failed_at.read_text())
+        finally:
+            it.stop()
+        for file in (*pids.iterdir(), failed_at):
+            file.unlink()
+        pids.rmdir()
+        return took
+
+    for launcher in LAUNCHERS:
+        took = median([until_gone(launcher) for _ in range(runs)])
+        yield Row(
+            f"first failure until everything is gone, 2x2, peers blocked, launcher {launcher}",
+            _s(took),
+            "",
+            took,
+            5,
+            unit="s",
+        )
+
+
+LARGE_PLAN = """\
+import resource, time
+from azml_dist import Job, PyTorch
+job = Job(command="python train.py", node_count=1000, distribution=PyTorch(process_count_per_node=8),
+          environment="azureml:bench@latest", compute="cluster")
+start = time.perf_counter()
+plan = job.plan()
+text = str(plan)
+count = sum(len(process.env) > 0 for process in plan.processes)
+took = time.perf_counter() - start
+assert count == 8000
+print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def large_plan(place: Path, runs: int) -> Iterator[Row]:
+    argv = [sys.executable, "-c", LARGE_PLAN]
+    results = [subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split() for _ in range(runs)]
+    took = median(float(seconds_) for seconds_, _ in results)
+    mib = median(int(rss) / (1024 if sys.platform == "linux" else 1024**2) for _, rss in results)
+    yield Row(
+        "plan of 1,000x8: the plan, its table, the environment of every process", _s(took), "", took, 0.5, unit="s"
+    )
+    yield Row("its peak memory, whole process", f"{mib:,.0f} MiB", "", mib, 150 * 1000**2 / 1024**2, unit="MiB")
+
+
+ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
+    "plan": plan_command,
+    "import": import_time,
+    "print": print_ranks,
+    "lines": chatty_ranks,
+    "memory": memory,
+    "failure": failure,
+    "large-plan": large_plan,
+}
+
+
+def _ratio(what: str, peer: str, found: dict[str, float], target: float) -> Row:
+    ours, theirs = found["ours"], found["peer"]
+    return Row(what, _s(ours), f"{peer}: {_s(theirs)}", ours / theirs, target)
+
+
+def _python(code: str) -> float:
+    return seconds([sys.executable, "-c", code])
+
+
+def _present(folder: Path, count: int) -> bool:
+    return sum(file.name.isdigit() for file in folder.iterdir()) == count
+
+
+def _s(value: float) -> str:
+    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.1f} ms"
