@@ -51,8 +51,8 @@ class Frozen(dict[K, V]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise JobError("the parts of a job do not change", hint="`job.with_(inputs={**job.inputs, …})` gives a new job")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = pop = popitem = clear = setdefault = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
@@ -136,7 +136,7 @@ def _in_words(details: ErrorDetails, path: list[str], model: type[BaseModel]) ->
     if kind == "azml_dist":
         return context["message"], context["hint"]
     if kind == "extra_forbidden":
-        return f"unknown field `{path[-1]}`", nearest(path[-1], _names_beside(details, path, model))
+        return _unknown(str(details["loc"][-1]), _names_beside(details, path, model))
     if kind == "missing":
         return f"`{path[-1]}` is missing", None
     if kind in ("greater_than", "greater_than_equal"):
@@ -153,6 +153,12 @@ def _in_words(details: ErrorDetails, path: list[str], model: type[BaseModel]) ->
         return f"{shown(value)} is not possible here: {details['msg'].lower()}", None
     quote = kind == "string_type" and isinstance(value, int | float)
     return f"{shown(value)} is not {wanted}", f'put it in quotes: "{value}"' if quote else None
+
+
+def _unknown(name: str, known: list[str]) -> tuple[str, str | None]:
+    if name in known:
+        return f"`{name}` is given twice, under two names", None
+    return f"unknown field `{name}`", nearest(name, known)
 
 
 _WANTED = {

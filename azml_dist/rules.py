@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azml_dist import shell
@@ -37,7 +38,7 @@ def file_problems(job: Job) -> Iterator[Problem]:
     environment = job.environment
     if environment is None or isinstance(environment, str):
         return
-    if isinstance(environment.conda_file, str) and not os.path.isfile(environment.conda_file):
+    if isinstance(environment.conda_file, str) and not Path(environment.conda_file).is_file():
         yield Problem(f"there is no file {environment.conda_file}", None, "environment.conda_file")
     if environment.build and not is_remote(environment.build.path):
         yield from _build(environment.build.path, environment.build.dockerfile_path or "Dockerfile")
@@ -172,12 +173,13 @@ def _code_folder(job: Job) -> Iterator[Problem]:
     folder = job.code_folder
     if folder is None:
         return
-    if not os.path.exists(folder):
+    if not Path(folder).exists():
         yield Problem(f"there is no code folder {folder}", None, "code")
-    elif not os.path.isdir(folder):
-        parent = os.path.dirname(folder) or "."
-        yield Problem(f"the code {folder} is a file; Azure ML takes a folder", f"its folder is {parent}", "code")
-    elif not any(files for _, _, files in os.walk(folder, followlinks=True)):
+    elif not Path(folder).is_dir():
+        yield Problem(
+            f"the code {folder} is a file; Azure ML takes a folder", f"its folder is {Path(folder).parent}", "code"
+        )
+    elif not _holds_a_file(folder):
         yield Problem(
             f"the code folder {folder} is empty, which azure-ai-ml refuses",
             "leave `code` out for an empty working directory",
@@ -185,20 +187,24 @@ def _code_folder(job: Job) -> Iterator[Problem]:
         )
 
 
+def _holds_a_file(folder: str) -> bool:
+    return any(files for _, _, files in os.walk(folder, followlinks=True))
+
+
 def _input_path(path: str, where: str, kind: str) -> Iterator[Problem]:
-    if not os.path.exists(path):
+    if not Path(path).exists():
         yield Problem(f"there is no file or folder {path}", None, where)
-    elif kind == "uri_file" and os.path.isdir(path):
+    elif kind == "uri_file" and Path(path).is_dir():
         yield Problem(f"{path} is a folder, and the input's type is uri_file", "take `uri_folder`", where)
-    elif kind in ("uri_folder", "mltable") and not os.path.isdir(path):
+    elif kind in ("uri_folder", "mltable") and not Path(path).is_dir():
         hint = "take `uri_file`, which has to be said, or give its folder"
         yield Problem(f"{path} is a file, and the input's type is {kind}", hint, where)
 
 
 def _build(path: str, dockerfile: str) -> Iterator[Problem]:
-    if not os.path.isdir(path):
+    if not Path(path).is_dir():
         yield Problem(f"there is no folder {path}", None, "environment.build.path")
-    elif not os.path.isfile(os.path.join(path, dockerfile)):
+    elif not Path(path, dockerfile).is_file():
         yield Problem(f"there is no file {dockerfile} in {path}", None, "environment.build.dockerfile_path")
 
 

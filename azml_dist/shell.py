@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 Quoting = Literal["", '"', "'"]
@@ -14,10 +15,10 @@ _UNSAFE = re.compile(r"[\s;&|<>()$`\"'\\*?\[\]{}]")
 _UNSAFE_IN_DOUBLE = re.compile(r"\$(?=[\w({*@#?$!-])|[`\"]|\\(?=[$`\"\\\n]|$)")
 _ASSIGNMENT = re.compile(r"\w+=")
 _SEPARATORS = ";&|()\n"
-_TRANSPARENT = frozenset("exec env nohup time command then do else ! { sudo".split())
-_MPI = frozenset("mpirun mpiexec horovodrun orterun".split())
-_PER_NODE = frozenset("torchrun deepspeed".split())
-_TORCH_MODULES = frozenset("torch.distributed.run torch.distributed.launch torch.distributed.launcher".split())
+_TRANSPARENT = frozenset(["exec", "env", "nohup", "time", "command", "then", "do", "else", "!", "{", "sudo"])
+_MPI = frozenset(["mpirun", "mpiexec", "horovodrun", "orterun"])
+_PER_NODE = frozenset(["torchrun", "deepspeed"])
+_TORCH_MODULES = frozenset(["torch.distributed.run", "torch.distributed.launch", "torch.distributed.launcher"])
 
 
 class Placeholder(NamedTuple):
@@ -97,7 +98,7 @@ def _launcher(words: list[str]) -> Launcher | None:
     if program == "accelerate" and second == "launch":
         return Launcher("accelerate launch", False)
     if re.fullmatch(r"python[\d.]*", program):
-        module = next((b for a, b in zip(words, words[1:], strict=False) if a == "-m"), "")
+        module = next((b for a, b in pairwise(words) if a == "-m"), "")
         script = next((i for i, word in enumerate(words[1:], 1) if not word.startswith("-")), len(words))
         at = words.index("-m") if "-m" in words else len(words)
         if at < script and (module in _TORCH_MODULES or module == "accelerate.commands.launch"):
