@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from azml_dist.job import PyTorch as PyTorch
     from azml_dist.job import Ray as Ray
     from azml_dist.job import TensorFlow as TensorFlow
-    from azml_dist.local import Local as Local
+    from azml_dist.local.executor import Local as Local
     from azml_dist.plan import LaunchPlan as LaunchPlan
     from azml_dist.runs import Run as Run
     from azml_dist.runs import RunStatus as RunStatus
@@ -33,7 +33,7 @@ _HOME = {
     "azml_dist.errors": "DistError JobError LaunchError SubmitError AuthError NotFound RunFailed",
     "azml_dist.job": "Job PyTorch TensorFlow Mpi Ray Environment Input Output",
     "azml_dist.plan": "LaunchPlan",
-    "azml_dist.local": "Local",
+    "azml_dist.local.executor": "Local",
     "azml_dist.runs": "Run RunStatus run submit",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

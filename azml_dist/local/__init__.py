@@ -1,0 +1,1 @@
+"""Runs on this machine: the world that Azure ML would start, started here."""

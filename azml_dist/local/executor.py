@@ -1,0 +1,311 @@
+"""`Local`: the executor that runs a job on this machine, and `LocalRun`, the handle of such a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from azml_dist.errors import DistError, JobError, LaunchError
+from azml_dist.job import Job
+from azml_dist.local import staging
+from azml_dist.local.gpus import share, visible_gpus
+from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
+from azml_dist.local.run import LocalRun
+from azml_dist.local.state import ProcessState, RunFolder, RunState
+from azml_dist.plan import LaunchPlan, Place
+
+Launcher = Literal["torchrun", "direct"]
+
+HOST = "127.0.0.1"
+HERE = ("PyTorch", None)
+"""The distributions that this version runs here; None is a plain single process."""
+
+_WORLD_VARIABLES = re.compile(
+    r"(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|NODE_RANK|MASTER_ADDR|MASTER_PORT|GROUP_(RANK|WORLD_SIZE)"
+    r"|ROLE_(NAME|RANK|WORLD_SIZE)|TF_CONFIG|RAY_ADDRESS|MLFLOW_(RUN_ID|TRACKING_URI|EXPERIMENT_ID|EXPERIMENT_NAME)"
+    r"|(TORCHELASTIC|OMPI|PMIX|PMI|AZUREML|AZURE_ML|AZ_BATCH|AZ_BATCHAI)_.*)"
+)
+"""Variables that tell a process its place in some run: what the caller has of them is another run's."""
+
+
+class Local:
+    """Runs jobs on this machine, each emulated node with a working directory of its own.
+
+    Args:
+        inputs: where the data of inputs is that only Azure ML can read, by name.
+        root: the folder in which each run gets its own; `AZML_DIST_ROOT`, or `~/.azml_dist/runs`, if not given.
+        launcher: `"torchrun"`, or `"direct"`: the same world without torchrun, started in milliseconds. Not given,
+            PyTorch jobs use torchrun where torch is installed.
+        timeout: seconds after which a run is canceled, in place of the job's own.
+        python: the Python whose torchrun is used, and which `python` means in the command; the one that runs this.
+        grace: seconds between the request to end (SIGTERM) and the end (SIGKILL) of processes that are stopped.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Mapping[str, str | os.PathLike[str]] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        launcher: Launcher | None = None,
+        timeout: float | None = None,
+        python: str | None = None,
+        grace: float = 3.0,
+    ) -> None:
+        if timeout is not None and timeout <= 0:
+            raise JobError(f"a timeout of {timeout:g} s is none", hint="write a number of seconds above 0")
+        self._inputs = dict(inputs or {})
+        self._root = Path(root) if root else default_root()
+        self._launcher = launcher
+        self._timeout = timeout
+        self._python = python or sys.executable
+        self._grace = grace
+
+    def submit(self, job: Job) -> LocalRun:
+        """Start the job here and return its run, which goes on while this process lives.
+
+        Raises `JobError` for inputs that are not here, `LaunchError` where the run cannot be started.
+        """
+        if sys.platform == "win32":
+            raise LaunchError("jobs do not run on Windows itself", hint="run this inside WSL, where they do")
+        job = staging.with_inputs(job, self._inputs)
+        plan = job.plan()
+        if plan.world.distribution not in HERE:
+            raise LaunchError(
+                f"{plan.world.distribution} jobs do not run here yet; they can be planned and exported",
+                hint="PyTorch and single-process jobs run here",
+            )
+        folder = self._make_folder(job)
+        temp = _make_temp()
+        try:
+            return self._start(plan, folder, temp)
+        except BaseException as error:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            shutil.rmtree(temp, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, DistError):
+                raise _cannot_write(folder.path, error) from error
+            raise
+
+    def _start(self, plan: LaunchPlan, folder: RunFolder, temp: Path) -> LocalRun:
+        lock = folder.lock()
+        ports = Ports()
+        try:
+            path = _without_blanks(folder.path, temp)
+            place = self._place(plan, path, temp, ports)
+            placed = plan.at(place)
+            state = _first_state(placed, folder)
+            folder.write(state)
+            (folder.path / "plan.json").write_text(json.dumps(_unsecret(placed).to_dict(), indent=1))
+            for working_dir in place.working_dirs:
+                staging.stage_code(plan.code, Path(working_dir))
+            (folder.path / "user_logs").mkdir()
+            folder.reserve()
+            spec = self._specification(placed, folder, temp, state)
+            spec["launcher_port"] = ports.take()
+            spec["keep_fds"] = [lock, *ports.held]
+            state.launcher = spec["launcher"]
+            folder.write(state)
+            return LocalRun(folder, _start_supervisor(spec))
+        finally:
+            ports.close()
+            os.close(lock)
+
+    def _make_folder(self, job: Job) -> RunFolder:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            remember_root(self._root)
+            root = self._root.resolve()
+            while True:
+                name = job.name or f"{_slug(job)}-{secrets.token_hex(3)}"
+                try:
+                    (root / name).mkdir()
+                except FileExistsError:
+                    if job.name:
+                        raise JobError(
+                            f"a run named {name} is in {root} already",
+                            hint="give the job another `name`, or none, and each run gets its own",
+                            where="name",
+                        ) from None
+                else:
+                    return RunFolder(root / name)
+        except OSError as error:
+            raise _cannot_write(self._root, error) from error
+
+    def _place(self, plan: LaunchPlan, path: Path, temp: Path, ports: Ports) -> Place:
+        job, world = plan.job, plan.world
+        own = {name: _own_variable(name) for name, value in job.environment_variables.items() if value is None}
+        run_id = path.name if staging.needs_no_quotes(path.name) else "run"
+        return Place(
+            run_id=run_id,
+            experiment_id=staging.MLFLOW_EXPERIMENT,
+            tracking_uri=staging.create_mlflow_store(
+                path / "mlruns", run_id, job.experiment_name or "Default", job.display_name or run_id
+            ),
+            addresses=[HOST] * world.node_count,
+            master_port=str(ports.take(AZURE_MASTER_PORT)),
+            working_dirs=[str(path / "nodes" / str(node)) for node in range(world.node_count)],
+            inputs=staging.link_inputs(job, temp / "inputs"),
+            outputs=staging.stage_outputs(job, path / "outputs"),
+            own_variables=own,
+        )
+
+    def _specification(self, plan: LaunchPlan, folder: RunFolder, temp: Path, state: RunState) -> dict[str, Any]:
+        """All that the supervisor needs to know, values of the caller's own variables included: it is never written."""
+        world = plan.world
+        base = base_environment(self._python)
+        bash = shutil.which("bash", path=base.get("PATH"))
+        if bash is None:
+            raise LaunchError("bash is not installed; Azure ML runs commands with it", hint="install bash")
+        slices, finding = share(visible_gpus(base), world.node_count, world.process_count_per_node)
+        state.findings += [finding] if finding else []
+        contexts = []
+        for process in plan.processes:
+            here = {"PWD": plan.place.working_dir(process.node_rank), "MLFLOW_ALLOW_FILE_STORE": "true"}
+            contexts.append(
+                {
+                    "rank": process.rank,
+                    "node_rank": process.node_rank,
+                    "local_rank": process.local_rank,
+                    "env": {**here, **process.env, **slices[process.node_rank]},
+                }
+            )
+        return {
+            "folder": str(folder.path),
+            "temp": str(temp),
+            "launcher": self._launcher or ("torchrun" if world.distribution == "PyTorch" else "direct"),
+            "launcher_is_chosen": self._launcher is not None,
+            "python": self._python,
+            "argv": [bash, "-c", plan.command],
+            "base_env": base,
+            "node_count": world.node_count,
+            "process_count": world.process_count_per_node,
+            "nodes": list(plan.place.working_dirs),
+            "contexts": contexts,
+            "staged": staging.stamps(plan.code),
+            "timeout": self._timeout or plan.job.timeout,
+            "grace": self._grace,
+        }
+
+
+def default_root() -> Path:
+    """Where runs go if nobody says otherwise."""
+    return Path(os.environ.get("AZML_DIST_ROOT") or Path.home() / ".azml_dist" / "runs")
+
+
+def base_environment(python: str) -> dict[str, str]:
+    """The caller's environment without what tells of another run; `python` in it is the given one."""
+    env = {name: value for name, value in os.environ.items() if not _WORLD_VARIABLES.fullmatch(name)}
+    folder = os.path.dirname(os.path.abspath(python))
+    path = env.get("PATH", os.defpath).split(os.pathsep)
+    env["PATH"] = os.pathsep.join([folder, *(p for p in path if p != folder)])
+    env.pop("OLDPWD", None)
+    return env
+
+
+def remember_root(root: Path) -> None:
+    """Note a folder of runs, so that `azml-dist status NAME` finds them from anywhere."""
+    with contextlib.suppress(OSError):
+        file = _roots_file()
+        if str(root.resolve()) not in known_roots():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "a") as roots:
+                roots.write(f"{root.resolve()}\n")
+
+
+def known_roots() -> list[str]:
+    """Every folder that runs were put into, the default one first."""
+    try:
+        noted = _roots_file().read_text().splitlines()
+    except OSError:
+        noted = []
+    return list(dict.fromkeys([str(default_root()), *noted]))
+
+
+def _roots_file() -> Path:
+    return Path.home() / ".azml_dist" / "roots"
+
+
+def _slug(job: Job) -> str:
+    words = job.display_name or (Path(job.code_folder).resolve().name if job.code_folder else "") or "run"
+    return re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40] or "run"
+
+
+def _own_variable(name: str) -> str:
+    if name not in os.environ:
+        raise JobError(
+            f"the job takes {name} from your environment, where it is not set",
+            hint=f"`export {name}=...` first, or give it a value in the job",
+            where=f"environment_variables.{name}",
+        )
+    return os.environ[name]
+
+
+def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
+    return RunState(
+        name=folder.path.name,
+        folder=str(folder.path),
+        processes=[ProcessState(p.rank, p.node_rank, p.local_rank, p.log) for p in plan.processes],
+        world=plan.world._asdict(),
+        display_name=plan.job.display_name,
+        created_at=time.time(),
+    )
+
+
+def _unsecret(plan: LaunchPlan) -> LaunchPlan:
+    from dataclasses import replace
+
+    return plan.at(replace(plan.place, own_variables={}))
+
+
+def _make_temp() -> Path:
+    """A folder of short and plain path, for sockets and links; in the usual place where that is one."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="azml-", dir=usual if staging.needs_no_quotes(usual) else "/tmp"))
+
+
+def _without_blanks(folder: Path, temp: Path) -> Path:
+    """The run's folder under a path that needs no quotes in a command: its own, or a link to it."""
+    if staging.needs_no_quotes(str(folder)):
+        return folder
+    link = temp / (folder.name if staging.needs_no_quotes(folder.name) else "run")
+    link.symlink_to(folder)
+    return link
+
+
+def _start_supervisor(spec: dict[str, Any]) -> subprocess.Popen[bytes]:
+    package = str(Path(__file__).resolve().parent.parent.parent)
+    code = f"import sys; sys.path.insert(0, {package!r}); from azml_dist.local.supervisor import main; main()"
+    log = Path(spec["folder"]) / "system_logs"
+    log.mkdir()
+    with open(log / "supervisor.txt", "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            pass_fds=spec["keep_fds"],
+            start_new_session=True,
+        )
+    payload = json.dumps(spec).encode()
+    assert process.stdin
+    process.stdin.write(len(payload).to_bytes(8, "little") + payload)
+    # It stays open: its end tells the supervisor that this process is gone.
+    process.stdin.flush()
+    return process
+
+
+def _cannot_write(path: Path, error: OSError) -> LaunchError:
+    return LaunchError(f"cannot write {path}: {error.strerror}", hint="choose another folder with `--root`")
+
+

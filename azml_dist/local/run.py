@@ -1,0 +1,236 @@
+"""The handle of a local run: it knows the run's folder, and nothing that is not in there."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from azml_dist.errors import RunFailed
+from azml_dist.local.merged import Piece, Reader
+from azml_dist.local.state import FAILED, RunFolder, RunState
+from azml_dist.logs import Labeller, Logs, Source
+from azml_dist.runs import Run, RunStatus
+
+_TAIL_LINES = 20
+_POLL = (0.005, 0.1)
+"""Seconds between two looks at a run: at first, and at most while nothing happens."""
+
+_children: set[LocalRun] = set()
+"""Runs that this process launched and has not waited for."""
+
+
+class LocalRun(Run):
+    """A run on this machine, launched by this process or by another."""
+
+    def __init__(self, folder: RunFolder, supervisor: subprocess.Popen[bytes] | None = None) -> None:
+        self._folder = folder
+        self._supervisor = supervisor
+        self.name = folder.path.name
+        if supervisor:
+            _children.add(self)
+
+    @classmethod
+    def find(cls, name: str, root: str | Path | None = None) -> LocalRun | None:
+        """The run of that name, or in that folder; in `root`, or else wherever runs were put."""
+        if os.sep in name and (Path(name) / "run.json").exists():
+            return cls(RunFolder(Path(name).resolve()))
+        if os.path.basename(name) == name:
+            for folder in _roots(root):
+                if (folder / name / "run.json").exists():
+                    return cls(RunFolder(folder / name))
+        return None
+
+    @classmethod
+    def all(cls, root: str | Path | None = None) -> list[LocalRun]:
+        """Every run in `root`, or else wherever runs were put; the newest last."""
+        files = [file for folder in _roots(root) if folder.is_dir() for file in folder.glob("*/run.json")]
+        runs = [cls(RunFolder(file.parent)) for file in files]
+        return sorted(runs, key=lambda run: run.state().created_at)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the run is."""
+        return self._folder.path
+
+    def state(self) -> RunState:
+        """The run as it is now: what `run.json` says."""
+        return self._folder.read()
+
+    @property
+    def status(self) -> RunStatus:
+        return RunStatus(self.state().status)
+
+    @property
+    def url(self) -> str:
+        return self.folder.as_uri()
+
+    @property
+    def outputs(self) -> Mapping[str, Path]:
+        folder = self.folder / "outputs"
+        return {path.name: path for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+    def wait(self, timeout: float | None = None) -> LocalRun:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pauses = _pauses()
+        while not (state := self.state()).is_final():
+            if deadline and time.monotonic() > deadline:
+                raise TimeoutError(f"run {self.name} is still {state.status} after {timeout:g} s")
+            time.sleep(next(pauses))
+        self._forget_supervisor()
+        if state.status != RunStatus.COMPLETED:
+            raise self._failure(state)
+        return self
+
+    def logs(
+        self, rank: int | None = None, *, node: int | None = None, follow: bool = False, tail: int | None = None
+    ) -> Logs:
+        state = self.state()
+        ranks = self._wanted(state, rank, node)
+        labeller = Labeller(_sources(state)) if len(ranks) > 1 else None
+
+        def lines() -> Iterator[str]:
+            pieces = self.pieces(ranks, follow=follow)
+            data = (labeller.label(piece) if labeller else piece.data for piece in pieces)
+            text = (line.decode(errors="replace") for line in _split(data))
+            return iter(deque(text, maxlen=tail)) if tail is not None else text
+
+        return Logs(lines)
+
+    def pieces(self, ranks: frozenset[int] | None = None, *, follow: bool = False) -> Iterator[Piece]:
+        """What the ranks wrote, as bytes, in the order in which their lines arrived; with `follow` to the run's end."""
+        state = self.state()
+        reader = Reader(self.folder, [p.log for p in state.processes], ranks)
+        pauses = _pauses()
+        try:
+            while True:
+                ended = state.is_final()
+                for piece in reader.read():
+                    pauses = _pauses()
+                    yield piece
+                if ended or not follow:
+                    return
+                time.sleep(next(pauses))
+                state = self.state()
+        finally:
+            reader.close()
+
+    def labeller(self, *, colour: bool = False) -> Labeller:
+        """What puts `[node1 rank3]` before each line."""
+        return Labeller(_sources(self.state()), colour=colour)
+
+    def cancel(self) -> None:
+        if not self.state().is_final():
+            self._folder.request_cancel()
+
+    def download(self, folder: str | Path) -> Path:
+        target = Path(folder)
+        for name in ("outputs", "artifacts", "user_logs"):
+            if (self.folder / name).is_dir():
+                for source in sorted((self.folder / name).rglob("*")):
+                    copy = target / source.relative_to(self.folder)
+                    if source.is_dir():
+                        copy.mkdir(parents=True, exist_ok=True)
+                    elif not copy.exists():
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy2(source, copy)
+        return target
+
+    def metrics(self) -> dict[str, float]:
+        found = {}
+        for folder in (self.folder / "mlruns").glob("*/*/metrics"):
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                # Each line: time in ms, value, step.
+                last = file.read_text().splitlines()[-1].split()
+                found[file.relative_to(folder).as_posix()] = float(last[1])
+        return found
+
+    def __repr__(self) -> str:
+        return f"<LocalRun {self.name}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        from azml_dist.render import run_html
+
+        return run_html(self.state())
+
+    def _wanted(self, state: RunState, rank: int | None, node: int | None) -> frozenset[int]:
+        from azml_dist.errors import NotFound
+
+        ranks = [p.rank for p in state.processes if rank in (None, p.rank) and node in (None, p.node_rank)]
+        if not ranks:
+            size, nodes = len(state.processes), state.processes[-1].node_rank + 1
+            which = f"rank {rank}" if node is None else f"node {node}"
+            raise NotFound(f"run {self.name} has no {which}", hint=f"it has {size} ranks on {nodes} nodes, from 0 on")
+        return frozenset(ranks)
+
+    def _failure(self, state: RunState) -> RunFailed:
+        tail = ""
+        if state.failed_rank is not None:
+            log = self.folder / state.processes[state.failed_rank].log
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]) if log.exists() else ""
+        verb = "failed" if state.status == FAILED else "was canceled"
+        return RunFailed(
+            f"run {self.name} {verb}: {state.error}",
+            run=self,
+            failed_rank=state.failed_rank,
+            exit_codes={p.rank: p.exit_code for p in state.processes},
+            log_tail=tail,
+            hint=state.hint,
+        )
+
+    def _forget_supervisor(self) -> None:
+        """The run has ended: its supervisor's process, a child of this one, is let go."""
+        _children.discard(self)
+        if self._supervisor:
+            assert self._supervisor.stdin
+            self._supervisor.stdin.close()
+            self._supervisor.wait()
+            self._supervisor = None
+
+
+@atexit.register
+def _wait_for_children() -> None:
+    """A script that ends without `wait()` waits here: what it launched would end with it, half done."""
+    for run in list(_children):
+        if not run.state().is_final():
+            print(f"waiting for run {run.name}; Ctrl-C ends it", file=sys.stderr)
+        try:
+            run.wait()
+        except RunFailed as failure:
+            print(f"error: {failure.problems[0].message}", file=sys.stderr)
+
+
+def _pauses() -> Iterator[float]:
+    pause, longest = _POLL
+    while True:
+        yield pause
+        pause = min(pause * 1.3, longest)
+
+
+def _roots(root: str | Path | None) -> list[Path]:
+    from azml_dist.local.executor import known_roots
+
+    return [Path(root)] if root else [Path(r) for r in known_roots()]
+
+
+def _sources(state: RunState) -> list[Source]:
+    return [Source(p.rank, p.node_rank) for p in state.processes]
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines, without their ends."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+

@@ -1,0 +1,134 @@
+"""What stands ready before the first process of a local run starts: code on every node, inputs, outputs, an MLflow store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from azml_dist.errors import JobError, Problem
+from azml_dist.job import Input, Job
+from azml_dist.local.artifacts import UPLOADED
+from azml_dist.snapshot import Snapshot
+
+MLFLOW_EXPERIMENT = "0"
+
+
+def stage_code(code: Snapshot, working_dir: Path) -> None:
+    """A writable copy of the snapshot, as each node has one, with `./outputs` and `./logs` in it."""
+    working_dir.mkdir(parents=True)
+    made = {""}
+    for file in code.files:
+        target = working_dir / file.path
+        if (folder := os.path.dirname(file.path)) not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(folder)
+        shutil.copy2(file.source, target)
+        if not os.access(target, os.W_OK):
+            target.chmod(target.stat().st_mode | stat.S_IWUSR)
+    for name in UPLOADED:
+        (working_dir / name).mkdir(exist_ok=True)
+
+
+def stamps(code: Snapshot) -> dict[str, list[int]]:
+    """Size and last change of each staged file, by which what a run writes is told from what it was given."""
+    return {f.path: [f.size, os.stat(f.source).st_mtime_ns] for f in code.files}
+
+
+def with_inputs(job: Job, given: Mapping[str, str | os.PathLike[str]]) -> Job:
+    """The job with inputs that are all on this machine: `given` ones in place of its own."""
+    if unknown := [name for name in given if name not in job.inputs]:
+        known = ", ".join(job.inputs) or "none"
+        raise JobError.of(Problem(f"the job has no input `{name}`", f"its inputs: {known}") for name in unknown)
+    inputs = dict(job.inputs)
+    for name, value in given.items():
+        data = inputs[name]
+        inputs[name] = data.with_(path=os.path.abspath(value)) if isinstance(data, Input) else os.fspath(value)
+    elsewhere = [(name, data) for name, data in inputs.items() if isinstance(data, Input) and not data.is_local]
+    if elsewhere:
+        raise JobError.of(_elsewhere(name, data) for name, data in elsewhere)
+    return job.with_(inputs=inputs) if given else job
+
+
+def _elsewhere(name: str, data: Input) -> Problem:
+    return Problem(
+        f"{data.path} can be read on Azure ML, and not from here",
+        f'say where its data is on this machine: `--input {name}=PATH`, or `Local(inputs={{"{name}": "PATH"}})`',
+        f"inputs.{name}",
+    )
+
+
+def stage_outputs(job: Job, folder: Path) -> dict[str, str]:
+    """A folder for every named output, shared by all nodes; a `uri_file` output is a file to be written in its folder.
+
+    The file's name is inferred: no page says what it is on Azure ML.
+    """
+    paths = {}
+    for name, output in job.outputs.items():
+        (folder / name).mkdir(parents=True)
+        paths[name] = str(folder / name / name if output.type == "uri_file" else folder / name)
+    return paths
+
+
+def needs_no_quotes(path: str) -> bool:
+    """The shell takes the path as one word, as it does with the service's own."""
+    return shlex.quote(path) == path
+
+
+def link_inputs(job: Job, links: Path) -> dict[str, str]:
+    """The path of every data input, safe in a command without quotes: its own, or that of a link to it."""
+    safe = {}
+    for name in job.inputs:
+        if path := job.local_path(name):
+            path = os.path.abspath(path)
+            if not needs_no_quotes(path):
+                links.mkdir(exist_ok=True)
+                (links / f"INPUT_{name}").symlink_to(path)
+                path = str(links / f"INPUT_{name}")
+            safe[name] = path
+    return safe
+
+
+def create_mlflow_store(folder: Path, run_id: str, experiment: str, display_name: str) -> str:
+    """An MLflow file store that holds this run, as the service has made it before a job starts; its tracking URI."""
+    now = int(time.time() * 1000)
+    run = folder / MLFLOW_EXPERIMENT / run_id
+    for name in ("metrics", "params", "tags", "artifacts"):
+        (run / name).mkdir(parents=True)
+    _write_yaml(
+        run.parent / "meta.yaml",
+        artifact_location=run.parent.as_uri(),
+        creation_time=now,
+        experiment_id=MLFLOW_EXPERIMENT,
+        last_update_time=now,
+        lifecycle_stage="active",
+        name=experiment,
+    )
+    _write_yaml(
+        run / "meta.yaml",
+        artifact_uri=(run / "artifacts").as_uri(),
+        end_time=None,
+        entry_point_name="",
+        experiment_id=MLFLOW_EXPERIMENT,
+        lifecycle_stage="active",
+        run_id=run_id,
+        run_name=display_name,
+        run_uuid=run_id,
+        source_name="",
+        source_type=4,
+        source_version="",
+        start_time=now,
+        status=1,
+        tags=[],
+        user_id="",
+    )
+    return folder.as_uri()
+
+
+def _write_yaml(file: Path, **values: object) -> None:
+    file.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))

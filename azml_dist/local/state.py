@@ -1,0 +1,127 @@
+"""The files that are a local run's only state: `run.json`, its lock, and the request to cancel it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+PREPARING, RUNNING, FINALIZING = "Preparing", "Running", "Finalizing"
+COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
+FINAL = frozenset({COMPLETED, FAILED, CANCELED})
+"""Azure's own words, and those after which nothing changes any more."""
+
+
+@dataclass
+class ProcessState:
+    """A process of the run. `exit_code` is None and `signal` set where a signal ended it; both None before the end."""
+
+    rank: int
+    node_rank: int
+    local_rank: int
+    log: str
+    exit_code: int | None = None
+    signal: int | None = None
+    stopped: bool = False
+    """Ended because the run was stopped, not by itself."""
+    pid: int | None = None
+
+
+@dataclass
+class RunState:
+    """What `run.json` holds, and `azml-dist run --json` prints."""
+
+    name: str
+    folder: str
+    processes: list[ProcessState] = field(default_factory=list)
+    status: str = PREPARING
+    exit_code: int | None = None
+    """0, or that of the process that failed first (128 + the signal that ended it); None before the end."""
+    failed_rank: int | None = None
+    error: str | None = None
+    hint: str | None = None
+    launcher: str | None = None
+    world: dict[str, Any] = field(default_factory=dict)
+    display_name: str | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    findings: list[str] = field(default_factory=list)
+    """What this run did that would go differently on Azure ML, or is lost there."""
+
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunState:
+        return cls(**{**data, "processes": [ProcessState(**p) for p in data["processes"]]})
+
+
+class RunFolder:
+    """The folder of a local run, `<root>/<name>`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def file(self) -> Path:
+        return self.path / "run.json"
+
+    def read(self) -> RunState:
+        """The state as it was last written; of a run whose processes are all gone, that it failed."""
+        # Asked before the file is read: a run that ends in between has written its end by then.
+        alive = self.is_alive()
+        state = RunState.from_dict(json.loads(self.file.read_bytes()))
+        if not alive and not state.is_final():
+            state.status, state.exit_code = FAILED, 1
+            state.error = "the run's own processes were killed, or the machine was restarted"
+        return state
+
+    def write(self, state: RunState) -> None:
+        """Replace `run.json` at once: a reader sees the old state or the new one."""
+        draft = self.path / f".run.json.{os.getpid()}"
+        draft.write_text(json.dumps(state.to_dict(), indent=1))
+        draft.replace(self.file)
+
+    def lock(self) -> int:
+        """Mark the run as alive, for as long as this process or one that inherits the descriptor lives."""
+        import fcntl  # not on Windows, where there are no local runs
+
+        fd = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+    def is_alive(self) -> bool:
+        try:
+            import fcntl
+
+            fd = os.open(self.path / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except (ImportError, OSError):
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def request_cancel(self) -> None:
+        (self.path / "cancel").touch()
+
+    def cancel_requested(self) -> bool:
+        return (self.path / "cancel").exists()
+
+    def reserve(self) -> None:
+        """Keep room for the last word, should the disk become full."""
+        (self.path / ".reserve").write_bytes(bytes(65536))
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / ".reserve").unlink()

@@ -1,0 +1,70 @@
+"""Runs torchrun once for each emulated node, in processes that share one `import torch`.
+
+It runs by path in the Python that holds torch. The agents are forked after the import, while the process has one
+thread; each calls torchrun's own `main` with the options a person would write. Importing torch costs a second and
+some 100 MB; so it is paid once a run, and not once a node.
+"""
+
+import gc
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+
+def main(socket_path: str, log_folder: str, node_count: str, process_count: str, port: str, *command: str) -> None:
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    supervisor.connect(socket_path)
+    supervisor.sendall(b"host\n")
+    try:
+        from torch.distributed.run import main as torchrun
+    except ImportError as error:
+        supervisor.sendall(f"no-torchrun {error}\n".encode())
+        return
+    gc.freeze()
+    agents = {}
+    for node in range(int(node_count)):
+        options = {
+            "--nnodes": node_count,
+            "--node-rank": str(node),
+            "--nproc-per-node": process_count,
+            # Static rendezvous: with c10d the nodes get their ranks by chance.
+            "--master-addr": "127.0.0.1",
+            "--master-port": port,
+            "--log-dir": os.path.join(os.path.dirname(socket_path), f"torchrun-{node}"),
+        }
+        args = [word for option in options.items() for word in option] + ["--no-python", *command]
+        agents[_fork(torchrun, args, os.path.join(log_folder, f"torchrun_node_{node}.txt"))] = node
+    while agents:
+        pid, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        supervisor.sendall(f"agent {agents.pop(pid)} {code}\n".encode())
+
+
+def _fork(torchrun: Callable[[list[str]], None], args: list[str], log: str) -> int:
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        torchrun(args)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    # Python puts this file's folder first, where neighbours have names of their own.
+    sys.path.pop(0)
+    main(*sys.argv[1:])

@@ -1,0 +1,69 @@
+"""Log lines as people see them: `[node1 rank3] text`, alike for local runs and runs on Azure ML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from azml_dist.local.merged import Piece
+
+# The eight that are legible on a dark and on a light ground.
+_COLOURS = (36, 33, 32, 35, 34, 31, 96, 93)
+
+
+class Source(NamedTuple):
+    """A process that writes a log."""
+
+    rank: int
+    node_rank: int
+
+    @property
+    def label(self) -> str:
+        return f"[node{self.node_rank} rank{self.rank}]"
+
+
+class Labeller:
+    """Puts each line's label before it. Lines stay whole; a last line without an end gets one."""
+
+    def __init__(self, sources: Sequence[Source], *, colour: bool = False) -> None:
+        self._labels = [_coloured(s) if colour else f"{s.label} ".encode() for s in sources]
+        self._open: int | None = None
+        """The rank whose line has been begun and not ended."""
+
+    def label(self, piece: Piece) -> bytes:
+        label, data = self._labels[piece.rank], piece.data
+        ended = data.endswith(b"\n")
+        text = data[:-1].replace(b"\n", b"\n" + label) + data[-1:]
+        before = b"" if self._open == piece.rank else self.end() + label
+        self._open = None if ended else piece.rank
+        return before + text
+
+    def end(self) -> bytes:
+        """What is missing to the end of a line."""
+        ending = b"" if self._open is None else b"\n"
+        self._open = None
+        return ending
+
+
+class Logs:
+    """Lines of a run's logs. Iterate over it, `print` it, or leave it at the end of a notebook cell."""
+
+    def __init__(self, lines: Callable[[], Iterator[str]]) -> None:
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines()
+
+    def __str__(self) -> str:
+        return "\n".join(self)
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(text in line for line in self)
+
+    def _ipython_display_(self) -> None:
+        for line in self:
+            print(line, flush=True)
+
+
+def _coloured(source: Source) -> bytes:
+    return f"\x1b[{_COLOURS[source.rank % len(_COLOURS)]}m{source.label}\x1b[0m ".encode()

@@ -1,0 +1,147 @@
+"""One execution of a job: the handle that every executor returns, and the ways to get one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+
+from azml_dist.errors import LaunchError, NotFound, SubmitError
+
+if TYPE_CHECKING:
+    from azml_dist.job import Job
+    from azml_dist.logs import Logs
+    from azml_dist.plan import LaunchPlan
+
+
+class RunStatus(str, Enum):
+    """Azure ML's words for where a run is (azure-ai-ml, `RunHistoryConstants`)."""
+
+    NOT_STARTED = "NotStarted"
+    STARTING = "Starting"
+    PROVISIONING = "Provisioning"
+    PREPARING = "Preparing"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    FINALIZING = "Finalizing"
+    CANCEL_REQUESTED = "CancelRequested"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELED = "Canceled"
+    NOT_RESPONDING = "NotResponding"
+    PAUSED = "Paused"
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing changes any more."""
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELED)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Run(ABC):
+    """A run, here or on Azure ML. It can be asked from any process, at any time."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def status(self) -> RunStatus:
+        """Where the run is now."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where a person can look at it."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> Mapping[str, Path]:
+        """The folder of each named output."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None) -> Run:
+        """Return when the run is completed.
+
+        Raises `RunFailed` when it failed or was canceled, and `TimeoutError` after `timeout` seconds, which leaves
+        the run going on.
+        """
+
+    @abstractmethod
+    def logs(
+        self, rank: int | None = None, *, node: int | None = None, follow: bool = False, tail: int | None = None
+    ) -> Logs:
+        """The lines of one process, or of all, labelled, in the order in which they arrived.
+
+        With `follow` the lines that are still to come too, until the run ends; with `tail` the last ones only.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Ask the run to end, and return at once; `wait()` for its end."""
+
+    @abstractmethod
+    def download(self, folder: str | Path) -> Path:
+        """Copy named outputs, artifacts and logs into `folder`; nothing there is overwritten."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, float]:
+        """The last value of every metric that was logged with MLflow."""
+
+
+class Executor(Protocol):
+    """Where jobs run."""
+
+    def submit(self, job: Job) -> Run:
+        """Start the job, and return its run."""
+
+
+@overload
+def submit(job: Job, *, on: Executor | Literal["local"] | None = None, dry_run: Literal[False] = False) -> Run: ...
+@overload
+def submit(job: Job, *, on: Executor | Literal["local"] | None = None, dry_run: Literal[True]) -> LaunchPlan: ...
+def submit(job: Job, *, on: Any = None, dry_run: bool = False) -> Run | LaunchPlan:
+    """Start a job where `on` says, and return its run; with `dry_run`, the plan alone.
+
+    Raises `JobError` for a job that cannot mean anything, `LaunchError` where its processes cannot be started.
+    """
+    if dry_run:
+        return job.plan()
+    return _executor(on).submit(job)
+
+
+def run(name: str, *, root: str | Path | None = None) -> Run:
+    """The run of that name, started by this process or any other; `NotFound` if there is none."""
+    from azml_dist.local.executor import LocalRun
+
+    found = LocalRun.find(name, root)
+    if found is None:
+        names = [r.name for r in LocalRun.all(root)]
+        raise NotFound(f"there is no run {name!r}", hint=_nearest(name, names) or "`azml-dist list` shows all runs")
+    return found
+
+
+def _executor(on: Any) -> Executor:
+    if on == "local":
+        from azml_dist.local.executor import Local
+
+        return Local()
+    if on is None:
+        raise SubmitError(
+            "this version runs jobs on this machine, and does not submit them to Azure ML yet",
+            hint='`submit(job, on="local")`; for the cluster, `az ml job create -f job.yml` takes the same file',
+        )
+    if not hasattr(on, "submit"):
+        raise LaunchError(f"`on` is {on!r}", hint='write `on="local"`, or an executor such as `Local(...)`')
+    executor: Executor = on
+    return executor
+
+
+def _nearest(name: str, names: list[str]) -> str | None:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else None
