@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -60,11 +59,9 @@ class Workplace:
         )
         return job
 
-    def run(self, job: Path, launcher: str) -> list[str]:
-        return [tool("azml-dist"), "run", str(job), "--launcher", launcher, "--root", str(self.folder / "runs")]
 
-    def forget_runs(self) -> None:
-        shutil.rmtree(self.folder / "runs", ignore_errors=True)
+def our_run(job: Path, launcher: str) -> list[str]:
+    return [tool("azml-dist"), "run", str(job), "--launcher", launcher]
 
 
 def tool(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from bench.jobs import (
     SLEEPS,
     Workplace,
     agents,
+    our_run,
     tool,
 )
 from bench.measure import BenchError, Started, mebibytes, medians, seconds, started, wait_for
@@ -103,7 +106,7 @@ def _print_contenders(work: Workplace, nodes: int, processes: int) -> dict[str, 
     script = str(work.script)
     bare = [tool("torchrun"), "--nproc-per-node", str(processes), script]
     return {
-        **{launcher: partial(complete, work.run(job, launcher)) for launcher in LAUNCHERS},
+        **{launcher: partial(complete, our_run(job, launcher)) for launcher in LAUNCHERS},
         "peer": lambda: seconds(bare if nodes == 1 else agents(nodes, processes, script)),
     }
 
@@ -116,9 +119,10 @@ def chatty_ranks(place: Path, runs: int) -> Iterator[Row]:
     flaws = dict.fromkeys(LAUNCHERS, 0)
 
     def ours(launcher: str) -> float:
-        work.forget_runs()
-        took = seconds(work.run(job, launcher), stdout=console)
-        logs = list(work.folder.glob("runs/*/user_logs/std_log_process_*.txt"))
+        runs_folder = Path(os.environ["AZML_DIST_ROOT"])
+        shutil.rmtree(runs_folder, ignore_errors=True)
+        took = seconds(our_run(job, launcher), stdout=console)
+        logs = list(runs_folder.glob("*/user_logs/std_log_process_*.txt"))
         flaws[launcher] += _flaws([console], labelled=True) + _flaws(logs, labelled=False)
         return took
 
@@ -184,7 +188,7 @@ def memory(place: Path, runs: int) -> Iterator[Row]:
     bare = partial(agents, 8, 2, f"--no-python bash {script}")
     found = medians(
         {
-            **{launcher: partial(weigh, work.run(job, launcher)) for launcher in LAUNCHERS},
+            **{launcher: partial(weigh, our_run(job, launcher)) for launcher in LAUNCHERS},
             "peer": lambda: weigh(bare()),
         },
         max(1, runs // 2),
@@ -206,7 +210,7 @@ def failure(place: Path, runs: int) -> Iterator[Row]:
 
     def until_gone(launcher: str) -> float:
         pids.mkdir()
-        it = Started(work.run(job, launcher), work.folder)
+        it = Started(our_run(job, launcher), work.folder)
         try:
             wait_for(lambda: failed_at.exists() and failed_at.read_text() != "", 120, "the failure")
             it.wait_until_gone(60)

@@ -18,8 +18,9 @@ JOB = QUICKSTART / "job.yml"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One run of the quickstart for all tests: training takes a quarter of a minute."""
     root = tmp_path_factory.mktemp("runs")
-    argv = [_tool("azml-dist"), "run", str(JOB), "--launcher", "torchrun", "--root", str(root), "--json"]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
+    argv = [_tool("azml-dist"), "run", str(JOB), "--launcher", "torchrun", "--json"]
+    env = os.environ | {"AZML_DIST_ROOT": str(root)}
+    ended = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stderr
     described: dict[str, Any] = json.loads(ended.stdout)
     return described
