@@ -119,7 +119,7 @@ class Job(Model):
 
     def with_set(self, *settings: str) -> Job:
         """A variant by the texts of `--set FIELD=VALUE`; fields have YAML's names or ours, values are read as YAML."""
-        from azml_dist.jobfile import with_settings
+        from azml_dist.settings import with_settings
 
         return with_settings(self, settings)
 

@@ -1,0 +1,269 @@
+"""A `Job` from a file: the command-job YAML of `az ml job create -f`, or a Python file that makes one.
+
+The schema is azure-ai-ml's `CommandJobSchema`. Whatever it takes has a place in `Job`, or is refused here by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from azml_dist.errors import JobError, Problem
+from azml_dist.job import Environment, Job
+from azml_dist.model import nearest, shown
+from azml_dist.values import is_remote
+from azml_dist.yamlfile import Document, read_yaml
+
+PathOf = tuple[str, ...]
+
+GROUPS = {
+    "resources": {
+        "instance_count": "node_count",
+        "instance_type": "instance_type",
+        "shm_size": "shm_size",
+        "docker_args": "docker_args",
+        "max_instance_count": "max_node_count",
+        "locations": "locations",
+        "properties": "resource_properties",
+    },
+    "limits": {"timeout": "timeout"},
+}
+"""The groups of YAML whose fields are the job's own here."""
+SAME_NAME = [
+    "command",
+    "code",
+    "inputs",
+    "outputs",
+    "environment",
+    "compute",
+    "distribution",
+    "environment_variables",
+    "identity",
+    "services",
+    "name",
+    "display_name",
+    "experiment_name",
+    "description",
+    "tags",
+    "properties",
+    "parent_job_name",
+]
+TOP_LEVEL = ["$schema", "type", *SAME_NAME, *GROUPS, "queue_settings"]
+READ_ONLY = ("id", "status", "creation_context", "log_files", "parameters")
+"""Written by `az ml job show`; azure-ai-ml ignores them in a file."""
+OTHER_TYPES = {
+    "component": "a component",
+    "sweep": "a sweep",
+    "pipeline": "a pipeline",
+    "parallel": "a parallel job",
+    "spark": "a Spark job",
+    "automl": "an AutoML job",
+    "import": "an import job",
+}
+_TEXTS = ("environment_variables", "tags", "properties")
+"""Mappings to texts: `1.50` and `true` stay as they stand in the file."""
+
+
+def load_job(ref: str | os.PathLike[str]) -> Job:
+    """The job in a YAML file, or the one called NAME in `path/to/file.py:NAME`."""
+    text = os.fspath(ref)
+    path, colon, name = text.rpartition(":")
+    if colon and path.endswith(".py"):
+        from azml_dist.pyfile import load_python_job
+
+        return load_python_job(path, name)
+    if text.endswith(".py"):
+        raise JobError(f"{text}: which job in this file?", hint=f"`{text}:NAME`, where NAME is a variable of the file")
+    return _job_of(read_yaml(text))
+
+
+def load_environment(path: str | os.PathLike[str]) -> Environment:
+    """The environment in an `az ml` environment YAML, its paths made absolute."""
+    document = read_yaml(os.fspath(path), "environment")
+    fields = _Fields(document, {})
+    data = {k: v for k, v in document.data.items() if k != "$schema"}
+    return fields.build(Environment, fields.environment(data, (), Path(document.file).parent))
+
+
+def _job_of(document: Document) -> Job:
+    data = document.data
+    _check_type(document)
+    fields = _Fields(document, {})
+    folder = Path(os.path.abspath(document.file)).parent
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if value is None and key not in ("environment",):
+            continue
+        fields.take(key, value, values, folder)
+    return fields.build(Job, values)
+
+
+def _check_type(document: Document) -> None:
+    kind = document.data.get("type", "command")
+    if isinstance(kind, str) and kind.lower() == "command":
+        return
+    schema = str(document.data.get("$schema", ""))
+    if isinstance(kind, str) and kind.lower() in OTHER_TYPES:
+        message = f"this is {OTHER_TYPES[kind.lower()]}; azml_dist runs command jobs"
+        hint = "make it from a command job: azure-ai-ml builds sweeps and pipelines of those"
+    elif "environment" in schema:
+        message, hint = f"{shown(kind)} is not a type of job", "this is an environment; `Environment.load` reads it"
+    else:
+        message, hint = f"{shown(kind)} is not a type of job", "leave `type` out, or write `type: command`"
+    raise JobError(message, hint=hint, where=document.where(("type",)))
+
+
+class _Fields:
+    """YAML's fields on their way into a model, with the way back to their lines for what is wrong."""
+
+    def __init__(self, document: Document, places: dict[PathOf, PathOf]) -> None:
+        self.document = document
+        self.places = places
+        """Where a field of the model stands in YAML, where that is another path."""
+        self.problems: list[Problem] = []
+
+    def build(self, model: Callable[..., Any], values: dict[str, Any]) -> Any:
+        """The model, or all that is wrong with it, by file and line."""
+        found = list(self.problems)
+        try:
+            built = model(**values)
+        except JobError as error:
+            found += [p._replace(where=self._where(p.where)) for p in error.problems]
+        if found:
+            raise JobError.of(found)
+        return built
+
+    def take(self, key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
+        if key in GROUPS:
+            self._group(key, value, values)
+        elif key == "queue_settings":
+            self.places[("queue",)] = (key,)
+            values["queue"] = value
+        elif key == "inputs":
+            values[key] = self._mapping(key, value, lambda name, v: self._input(v, (key, name), folder))
+        elif key == "outputs":
+            values[key] = self._mapping(key, value, lambda _, v: {} if v is None else v)
+        elif key == "environment":
+            values[key] = self._job_environment(value, folder)
+        elif key == "code":
+            values[key] = absolute(value, folder)
+        elif key in _TEXTS:
+            values[key] = self.texts(value, (key,))
+        elif key in SAME_NAME:
+            values[key] = value
+        elif key not in ("$schema", "type", *READ_ONLY):
+            self._unknown(key, (key,), _all_names())
+
+    def environment(self, data: dict[str, Any], path: PathOf, folder: Path) -> dict[str, Any]:
+        """The fields of an environment; those that only matter to endpoints are refused."""
+        values = dict(data)
+        for key in ("channels", "dependencies"):
+            if key in values:
+                hint = "this is a conda file: name it as `conda_file` beside an `image`"
+                self._problem(f"unknown field `{key}`", hint, (*path, key))
+                del values[key]
+        for key in ("inference_config", "datastore"):
+            if key in values:
+                self._problem(f"`{key}` of an environment is not supported by azml_dist", None, (*path, key))
+                del values[key]
+        for key in READ_ONLY:
+            values.pop(key, None)
+        if isinstance(values.get("conda_file"), str):
+            values["conda_file"] = absolute(values["conda_file"], folder)
+        if isinstance(build := values.get("build"), dict) and isinstance(build.get("path"), str):
+            values["build"] = build | {"path": absolute(build["path"], folder)}
+        for key in ("tags", "properties"):
+            if key in values:
+                values[key] = self.texts(values[key], (*path, key))
+        if "version" in values:
+            values["version"] = self.document.texts.get((*path, "version"), values["version"])
+        return {key: value for key, value in values.items() if value is not None}
+
+    def texts(self, value: Any, path: PathOf) -> Any:
+        """A mapping with every number and truth value as it is written in the file."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: self.document.texts.get((*path, name), v) if v is not None and not isinstance(v, dict | list) else v
+            for name, v in value.items()
+        }
+
+    def _group(self, group: str, value: Any, values: dict[str, Any]) -> None:
+        if not isinstance(value, dict):
+            self._problem(f"{shown(value)} is not a mapping of fields to values", None, (group,))
+            return
+        for key, inner in value.items():
+            if key not in GROUPS[group]:
+                self._unknown(key, (group, key), list(GROUPS[group]))
+            elif inner is not None:
+                field = GROUPS[group][key]
+                self.places[(field,)] = (group, key)
+                values[field] = inner
+
+    def _mapping(self, key: str, value: Any, each: Callable[[str, Any], Any]) -> Any:
+        return {name: each(name, v) for name, v in value.items()} if isinstance(value, dict) else value
+
+    def _input(self, value: Any, path: PathOf, folder: Path) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"value"}:
+            return value["value"]
+        values = dict(value)
+        for key in ("path_on_compute", "datastore"):
+            if key in values:
+                self._problem(f"`{key}` of an input is not supported by azml_dist", None, (*path, key))
+                del values[key]
+        if isinstance(values.get("path"), str):
+            values["path"] = absolute(values["path"], folder)
+        return {k: v for k, v in values.items() if v is not None}
+
+    def _job_environment(self, value: Any, folder: Path) -> Any:
+        if isinstance(value, dict):
+            return self.environment(value, ("environment",), folder)
+        if isinstance(value, str) and value.startswith("file:"):
+            return load_environment(absolute(value, folder))
+        if isinstance(value, str) and not value.startswith("azureml:"):
+            hint = "`azureml:NAME@latest`, `file:environment.yaml`, or a mapping with `image:`"
+            self._problem(f"{shown(value)} is not a reference to an environment", hint, ("environment",))
+            return None
+        return value
+
+    def _unknown(self, key: str, path: PathOf, known: Sequence[str]) -> None:
+        self._problem(f"unknown field `{key}`", _meant(key) or nearest(key, known), path)
+
+    def _problem(self, message: str, hint: str | None, path: PathOf) -> None:
+        self.problems.append(Problem(message, hint, self.document.where(path)))
+
+    def _where(self, where: str | None) -> str:
+        path = tuple(where.split(".")) if where else ()
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                path = self.places[path[:length]] + path[length:]
+                break
+        return self.document.where(path)
+
+
+def absolute(path: Any, folder: Path) -> Any:
+    """A local path, seen from the folder of the file it stands in; anything else as it is."""
+    if not isinstance(path, str) or not path or is_remote(path) or path.startswith("git+"):
+        return path
+    path = path.removeprefix("file://").removeprefix("file:")
+    return os.path.normpath(os.path.join(folder, path))
+
+
+def _all_names() -> list[str]:
+    """The fields that may have been meant, our own names for YAML's included."""
+    return [*TOP_LEVEL, *(name for group in GROUPS.values() for name in group)]
+
+
+def _meant(key: str) -> str | None:
+    """YAML's place for a field that was given by its name here, or without its group."""
+    for group, fields in GROUPS.items():
+        for yaml_name, field in fields.items():
+            if key in (yaml_name, field):
+                return f"in YAML it is `{group}.{yaml_name}`"
+    if key in ("process_count_per_node", "process_count_per_instance"):
+        return "in YAML it is `distribution.process_count_per_instance`"
+    return None
