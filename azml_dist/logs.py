@@ -30,6 +30,13 @@ class Labeller:
         self._open: int | None = None
         """The rank whose line has been begun and not ended."""
 
+    @classmethod
+    def of_none(cls, sources: Sequence[Source]) -> Labeller:
+        """One that leaves lines as they are, but for the end of the last."""
+        labeller = cls(sources)
+        labeller._labels = [b""] * len(sources)
+        return labeller
+
     def label(self, piece: Piece) -> bytes:
         label, data = self._labels[piece.rank], piece.data
         ended = data.endswith(b"\n")

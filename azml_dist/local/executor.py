@@ -79,6 +79,7 @@ class Local:
         if sys.platform == "win32":
             raise LaunchError("jobs do not run on Windows itself", hint="run this inside WSL, where they do")
         job = staging.with_inputs(job, self._inputs)
+        staging.refuse_remote_inputs(job)
         plan = job.plan()
         if plan.world.distribution not in HERE:
             raise LaunchError(

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from azml_dist.errors import RunFailed
-from azml_dist.local.merged import Piece, Reader
+from azml_dist.errors import NotFound, RunFailed
+from azml_dist.local.merged import Reader
 from azml_dist.local.state import FAILED, RunFolder, RunState
 from azml_dist.logs import Labeller, Logs, Source
 from azml_dist.runs import Run, RunStatus
@@ -92,43 +91,63 @@ class LocalRun(Run):
     def logs(
         self, rank: int | None = None, *, node: int | None = None, follow: bool = False, tail: int | None = None
     ) -> Logs:
-        state = self.state()
-        ranks = self._wanted(state, rank, node)
-        labeller = Labeller(_sources(state)) if len(ranks) > 1 else None
+        ranks = self.ranks(rank, node)
+        return Logs(lambda: _text(self.chunks(ranks, label=rank is None, follow=follow, tail=tail)))
 
-        def lines() -> Iterator[str]:
-            pieces = self.pieces(ranks, follow=follow)
-            data = (labeller.label(piece) if labeller else piece.data for piece in pieces)
-            text = (line.decode(errors="replace") for line in _split(data))
-            return iter(deque(text, maxlen=tail)) if tail is not None else text
+    def ranks(self, rank: int | None = None, node: int | None = None) -> frozenset[int]:
+        """The ranks that are meant; `NotFound` if the run has none of them."""
+        processes = self.state().processes
+        ranks = [p.rank for p in processes if rank in (None, p.rank) and node in (None, p.node_rank)]
+        if not ranks:
+            which = " of ".join(f"{k} {v}" for k, v in (("rank", rank), ("node", node)) if v is not None)
+            last = processes[-1]
+            raise NotFound(
+                f"run {self.name} has no {which}", hint=f"its last is rank {last.rank}, on node {last.node_rank}"
+            )
+        return frozenset(ranks)
 
-        return Logs(lines)
+    def chunks(
+        self,
+        ranks: frozenset[int] | None = None,
+        *,
+        label: bool = True,
+        colour: bool = False,
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> Iterator[bytes]:
+        """Whole lines as the ranks wrote them, in the order in which they arrived, each behind its label.
 
-    def pieces(self, ranks: frozenset[int] | None = None, *, follow: bool = False) -> Iterator[Piece]:
-        """What the ranks wrote, as bytes, in the order in which their lines arrived; with `follow` to the run's end."""
+        With `tail` only the last ones of those that are there; with `follow` then all that come, to the run's end.
+        """
         state = self.state()
         reader = Reader(self.folder, [p.log for p in state.processes], ranks)
+        sources = [Source(p.rank, p.node_rank) for p in state.processes]
+        labeller = Labeller(sources, colour=colour) if label else Labeller.of_none(sources)
         pauses = _pauses()
         try:
+            if tail is not None:
+                yield b"".join(deque(_lines(map(labeller.label, reader.read())), maxlen=tail))
             while True:
-                ended = state.is_final()
+                # Asked before the read: what a run writes before its end is there when it has ended.
+                ended = not follow or self.state().is_final()
                 for piece in reader.read():
                     pauses = _pauses()
-                    yield piece
-                if ended or not follow:
+                    yield labeller.label(piece)
+                if ended:
+                    yield labeller.end()
                     return
                 time.sleep(next(pauses))
-                state = self.state()
         finally:
             reader.close()
-
-    def labeller(self, *, colour: bool = False) -> Labeller:
-        """What puts `[node1 rank3]` before each line."""
-        return Labeller(_sources(self.state()), colour=colour)
 
     def cancel(self) -> None:
         if not self.state().is_final():
             self._folder.request_cancel()
+
+    def kill(self) -> None:
+        """Cancel without giving the processes time to end by themselves."""
+        if not self.state().is_final():
+            self._folder.request_cancel(kill=True)
 
     def download(self, folder: str | Path) -> Path:
         target = Path(folder)
@@ -159,16 +178,6 @@ class LocalRun(Run):
         from azml_dist.render import run_html
 
         return run_html(self.state())
-
-    def _wanted(self, state: RunState, rank: int | None, node: int | None) -> frozenset[int]:
-        from azml_dist.errors import NotFound
-
-        ranks = [p.rank for p in state.processes if rank in (None, p.rank) and node in (None, p.node_rank)]
-        if not ranks:
-            size, nodes = len(state.processes), state.processes[-1].node_rank + 1
-            which = f"rank {rank}" if node is None else f"node {node}"
-            raise NotFound(f"run {self.name} has no {which}", hint=f"it has {size} ranks on {nodes} nodes, from 0 on")
-        return frozenset(ranks)
 
     def _failure(self, state: RunState) -> RunFailed:
         tail = ""
@@ -220,17 +229,15 @@ def _roots(root: str | Path | None) -> list[Path]:
     return [Path(root)] if root else [Path(r) for r in known_roots()]
 
 
-def _sources(state: RunState) -> list[Source]:
-    return [Source(p.rank, p.node_rank) for p in state.processes]
-
-
-def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Whole lines, without their ends."""
-    rest = b""
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines with their ends."""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
+        *lines, rest = chunk.split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if rest:
+            yield rest
 
 
+def _text(chunks: Iterable[bytes]) -> Iterator[str]:
+    for line in _lines(chunks):
+        yield line.decode(errors="replace").removesuffix("\n")

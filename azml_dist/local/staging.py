@@ -41,7 +41,7 @@ def stamps(code: Snapshot) -> dict[str, list[int]]:
 
 
 def with_inputs(job: Job, given: Mapping[str, str | os.PathLike[str]]) -> Job:
-    """The job with inputs that are all on this machine: `given` ones in place of its own."""
+    """The job with other inputs: the path of data, the text of a literal."""
     if unknown := [name for name in given if name not in job.inputs]:
         known = ", ".join(job.inputs) or "none"
         raise JobError.of(Problem(f"the job has no input `{name}`", f"its inputs: {known}") for name in unknown)
@@ -49,10 +49,14 @@ def with_inputs(job: Job, given: Mapping[str, str | os.PathLike[str]]) -> Job:
     for name, value in given.items():
         data = inputs[name]
         inputs[name] = data.with_(path=os.path.abspath(value)) if isinstance(data, Input) else os.fspath(value)
-    elsewhere = [(name, data) for name, data in inputs.items() if isinstance(data, Input) and not data.is_local]
-    if elsewhere:
-        raise JobError.of(_elsewhere(name, data) for name, data in elsewhere)
     return job.with_(inputs=inputs) if given else job
+
+
+def refuse_remote_inputs(job: Job) -> None:
+    """Raise where data is somewhere that only Azure ML can read."""
+    inputs = ((name, value) for name, value in job.inputs.items() if isinstance(value, Input))
+    if problems := [_elsewhere(name, data) for name, data in inputs if not data.is_local]:
+        raise JobError.of(problems)
 
 
 def _elsewhere(name: str, data: Input) -> Problem:

@@ -112,11 +112,16 @@ class RunFolder:
             os.close(fd)
         return False
 
-    def request_cancel(self) -> None:
-        (self.path / "cancel").touch()
+    def request_cancel(self, *, kill: bool = False) -> None:
+        """Ask the run's supervisor to end it; with `kill`, without giving its processes time to end by themselves."""
+        (self.path / "cancel").write_text("kill" if kill else "")
 
-    def cancel_requested(self) -> bool:
-        return (self.path / "cancel").exists()
+    def cancel_request(self) -> str | None:
+        """None, or the text of the request."""
+        try:
+            return (self.path / "cancel").read_text()
+        except FileNotFoundError:
+            return None
 
     def reserve(self) -> None:
         """Keep room for the last word, should the disk become full."""

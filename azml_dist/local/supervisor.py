@@ -170,8 +170,9 @@ class Supervisor:
             key.data()
         self._launcher.turn(processes.reap())
         now = time.monotonic()
-        if self._folder.cancel_requested():
+        if (request := self._folder.cancel_request()) is not None:
             self._cancel("it was canceled")
+            self._kill_at = now if request == "kill" else self._kill_at
         if self._deadline and now > self._deadline:
             self._cancel(f"it ran for longer than its timeout of {self._spec['timeout']:g} s")
         if now > self._kill_at:

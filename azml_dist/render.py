@@ -1,0 +1,190 @@
+"""Plans and runs as people see them: text for a terminal, HTML for a notebook. Both show the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+
+from azml_dist.plan import World
+
+if TYPE_CHECKING:
+    from azml_dist.local.state import RunState
+    from azml_dist.plan import LaunchPlan, ProcessContext
+
+_SHOWN = 16
+_HEAD, _FOOT = 8, 3
+"""Of a larger world, the first processes and the last."""
+
+
+class Table(NamedTuple):
+    """Rows under headings; None is a gap, where rows were left out."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str] | None]
+
+
+def plan_text(plan: LaunchPlan) -> str:
+    """The plan as a person likes to read it."""
+    blocks = [_title(plan), _pairs_text(_facts(plan)), _table_text(_processes(plan))]
+    blocks.append("environment of each process\n" + _pairs_text(_env(plan)))
+    blocks += [_pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
+    return "\n\n".join(blocks)
+
+
+def plan_html(plan: LaunchPlan) -> str:
+    """The same for a notebook."""
+    env = "".join(_row_html("td", pair) for pair in _env(plan))
+    notes = "".join(
+        f"<p><b>note</b> {escape(str(p))}{f'<br><b>hint</b> {escape(p.hint)}' if p.hint else ''}</p>"
+        for p in plan.findings
+    )
+    return (
+        f"<p><b>{escape(_title(plan))}</b></p>"
+        f"{_table_html(Table((), _facts(plan)))}{_table_html(_processes(plan))}"
+        f"<details><summary>environment of each process</summary><table>{env}</table></details>{notes}"
+    )
+
+
+def run_text(state: RunState) -> str:
+    """How a local run stands: its processes, and what it found."""
+    blocks = [f"{state.name}  {state.status}  {_world(state)}  {_duration(state)}"]
+    blocks.append(_table_text(_run_processes(state)))
+    if state.error:
+        blocks.append(_pairs_text([("error", state.error), ("hint", state.hint or "")]))
+    blocks += [_pairs_text([("note", finding)]) for finding in state.findings]
+    return "\n\n".join(blocks)
+
+
+def run_html(state: RunState) -> str:
+    """The same for a notebook."""
+    error = f"<p><b>error</b> {escape(state.error)}</p>" if state.error else ""
+    notes = "".join(f"<p><b>note</b> {escape(finding)}</p>" for finding in state.findings)
+    title = f"<p><b>{escape(state.name)}</b> {state.status} · {escape(_world(state))} · {_duration(state)}</p>"
+    return title + _table_html(_run_processes(state)) + error + notes
+
+
+def runs_text(states: Iterable[RunState]) -> str:
+    """A line a run; the newest last."""
+    rows = [
+        (s.name, s.status, _world(s), time.strftime("%Y-%m-%d %H:%M", time.localtime(s.created_at)), _duration(s))
+        for s in states
+    ]
+    return _table_text(Table(("name", "status", "world", "started", "took"), rows))
+
+
+def _title(plan: LaunchPlan) -> str:
+    job = plan.job
+    return "  ".join(part for part in (job.display_name or job.name, str(plan.world), plan.world.distribution) if part)
+
+
+def _facts(plan: LaunchPlan) -> list[tuple[str, str]]:
+    job = plan.job
+    facts = [("command", plan.command.strip())]
+    facts.append(("code", _code(plan)))
+    facts += [(f"input {name}", plan.place.value_of(job, "inputs", name)) for name in job.inputs]
+    facts += [(f"output {name}", output.type) for name, output in job.outputs.items()]
+    environment = job.environment
+    if environment:
+        build = f"built from {environment.build.path}" if not isinstance(environment, str) and environment.build else ""
+        image = build if build else environment if isinstance(environment, str) else environment.image or ""
+        facts.append(("environment", image))
+    if job.compute or job.instance_type:
+        facts.append(("compute", job.compute or f"serverless, {job.instance_type}"))
+    return facts
+
+
+def _code(plan: LaunchPlan) -> str:
+    if plan.code.root is None:
+        return plan.job.code or "none: it starts in an empty folder"
+    left_out = f", {len(plan.code.excluded):,} left out" if plan.code.excluded else ""
+    return f"{plan.code.root}: {_plural(len(plan.code.files), 'file')}, {_size(plan.code.bytes)}{left_out}"
+
+
+def _processes(plan: LaunchPlan) -> Table:
+    rows = [c and (str(c.rank), str(c.node_rank), str(c.local_rank), c.role, c.log) for c in _abbreviated(plan)]
+    return Table(("rank", "node", "local", "role", "log"), rows)
+
+
+def _abbreviated(plan: LaunchPlan) -> list[ProcessContext | None]:
+    processes = plan.processes
+    if len(processes) <= _SHOWN:
+        return list(processes)
+    return [*processes[:_HEAD], None, *processes[-_FOOT:]]
+
+
+def _env(plan: LaunchPlan) -> list[tuple[str, str]]:
+    """What the run sets in every process; `0 ... 7` where that differs from the first process to the last."""
+    first, last = plan.processes[0].env, plan.processes[-1].env
+    differing = [(name, f"{value} ... {last[name]}") for name, value in first.items() if last.get(name, value) != value]
+    return [*differing, *((name, value) for name, value in first.items() if last.get(name) == value)]
+
+
+def _run_processes(state: RunState) -> Table:
+    rows: list[Sequence[str] | None] = [
+        (str(p.rank), str(p.node_rank), _ending(p.exit_code, p.signal, p.stopped), p.log) for p in state.processes
+    ]
+    if len(rows) > _SHOWN:
+        failed = [] if state.failed_rank is None else [rows[state.failed_rank]]
+        rows = [*rows[:_HEAD], None, *failed, None, *rows[-_FOOT:]]
+    return Table(("rank", "node", "ended", "log"), rows)
+
+
+def _ending(code: int | None, signum: int | None, stopped: bool) -> str:
+    if code is None and signum is None:
+        return "not yet"
+    how = f"exit code {code}" if signum is None else f"signal {signum}"
+    return f"stopped ({how})" if stopped else how
+
+
+def _world(state: RunState) -> str:
+    return str(World(**state.world)) if state.world else ""
+
+
+def _duration(state: RunState) -> str:
+    if state.started_at is None:
+        return ""
+    seconds = (state.ended_at or time.time()) - state.started_at
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _pairs_text(pairs: Iterable[tuple[str, str]]) -> str:
+    pairs = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in pairs), default=0)
+    indent = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:<{width}}  {value.replace(chr(10), indent)}" for name, value in pairs)
+
+
+def _table_text(table: Table) -> str:
+    rows = [table.headings, *(row or ["..."] for row in table.rows)]
+    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(len(table.headings))]
+    numbers = [all(row[i].isdigit() for row in table.rows if row) for i in range(len(widths))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numbers, strict=False)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _table_html(table: Table) -> str:
+    head = _row_html("th", table.headings) if table.headings else ""
+    gap = f"<tr><td colspan={len(table.headings)}>…</td></tr>"
+    return f"<table>{head}{''.join(_row_html('td', row) if row else gap for row in table.rows)}</table>"
+
+
+def _row_html(tag: str, cells: Sequence[str]) -> str:
+    style = ' style="text-align:left"'
+    return f"<tr>{''.join(f'<{tag}{style}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _size(count: int) -> str:
+    if count < 1000:
+        return f"{count} bytes"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"
