@@ -55,7 +55,7 @@ class Job(Model):
     """One command, run once in each of `node_count` x `process_count_per_node` processes."""
 
     command: Words
-    """Run by `bash -c`; of a list, each element arrives as one argument. `${{inputs.x}}`, `${{outputs.y}}` are replaced."""
+    """Run by `bash -c`, or a list, each element one argument. `${{inputs.x}}` and `${{outputs.y}}` are replaced."""
     code: CodePath | None = None
     """The folder that every node gets a copy of, to start the command in; an empty one where it is not given."""
     inputs: Annotated[Mapping[PortName, InputOrValue], frozen] = Field(default_factory=dict, validate_default=True)
@@ -75,7 +75,7 @@ class Job(Model):
     environment_variables: Annotated[Mapping[VariableName, VariableValue | None], frozen] = Field(
         default_factory=dict, validate_default=True
     )
-    """Set in every process. `None` stands for the value in your own environment when the job starts, and is not printed."""
+    """Set in every process. `None` is the value in your own environment when the job starts; it is never printed."""
     shm_size: ShmSize | None = None
     """Shared memory of the container, as `16g`; Azure ML takes `2g` where it is not given."""
     docker_args: Words | None = None
@@ -106,7 +106,7 @@ class Job(Model):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Job:
-        """The job in an `az ml` command-job YAML, whose paths are relative to its folder, or in `path/to/file.py:NAME`."""
+        """The job in an `az ml` YAML, whose paths are relative to its folder, or in `path/to/file.py:NAME`."""
         from azml_dist.jobfile import load_job
 
         return load_job(path)

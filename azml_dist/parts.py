@@ -43,7 +43,7 @@ DataType: TypeAlias = Annotated[
 
 
 class PyTorch(Model):
-    """Azure ML starts the command `process_count_per_node` times on every node, and sets `RANK`, `MASTER_ADDR`, … for it."""
+    """Azure ML starts the command `process_count_per_node` times on every node, with `RANK`, `MASTER_ADDR`, … set."""
 
     type: Annotated[Literal["pytorch"], AnyCase] = Field("pytorch", repr=False)
     process_count_per_node: Annotated[Count, also("process_count_per_node", "process_count_per_instance")] = 1
@@ -51,7 +51,7 @@ class PyTorch(Model):
 
 
 class Mpi(Model):
-    """Azure ML runs the command under `mpirun`, which sets `OMPI_COMM_WORLD_RANK` and its like: Horovod, DeepSpeed, mpi4py."""
+    """Azure ML runs the command under `mpirun`: for Horovod, DeepSpeed, mpi4py and others that know MPI."""
 
     type: Annotated[Literal["mpi"], AnyCase] = Field("mpi", repr=False)
     process_count_per_node: Annotated[Count | None, also("process_count_per_node", "process_count_per_instance")] = None
@@ -59,7 +59,7 @@ class Mpi(Model):
 
 
 class TensorFlow(Model):
-    """Azure ML starts a process for each task, with `TF_CONFIG` set: a worker on every node, and parameter servers if any."""
+    """Azure ML starts a process for each task, with `TF_CONFIG` set: one worker on each node, and parameter servers."""
 
     type: Annotated[Literal["tensorflow"], AnyCase] = Field("tensorflow", repr=False)
     worker_count: Count | None = None
@@ -90,7 +90,7 @@ class Input(Model):
 
     type: DataType = "uri_folder"
     path: LocalPath
-    """A local path (uploaded), `azureml:NAME:VERSION`, `azureml:NAME@latest`, `azureml://datastores/…`, a web address."""
+    """A local path, `azureml:NAME:VERSION`, `azureml:NAME@latest`, `azureml://datastores/…` or a web address."""
     mode: (
         Annotated[
             Literal["ro_mount", "rw_mount", "mount", "download", "direct", "eval_mount", "eval_download"], AnyCase
@@ -187,7 +187,7 @@ class Queue(Model):
 
 
 class Identity(Model):
-    """Whose rights the run has towards data: a managed identity's, yours (`user_identity`), or those of the workspace."""
+    """Whose rights the run has towards data: a managed identity's, yours (`user_identity`), or the workspace's."""
 
     type: Annotated[Literal["managed", "user_identity", "aml_token"], BeforeValidator(identity_type)]
     client_id: Text | None = None

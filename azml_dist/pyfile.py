@@ -15,7 +15,7 @@ from azml_dist.model import nearest
 
 
 def load_python_job(path: str, name: str) -> Job:
-    """The job that a Python file calls NAME. The file is run, with its folder on `sys.path`, as `python file.py` would."""
+    """The job that a Python file calls NAME. The file is run, with its folder on `sys.path`."""
     module = _run(path)
     if not name.isidentifier():
         raise JobError(f"{name!r} is not a name in {path}", hint=_jobs_in(module, path))
@@ -36,7 +36,7 @@ def _run(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise JobError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    folder = os.path.abspath(file.parent)
+    folder = str(file.parent.resolve())
     sys.path.insert(0, folder)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
@@ -54,10 +54,8 @@ def _run(path: str) -> ModuleType:
 
 def _failed(path: str, error: BaseException) -> JobError:
     if isinstance(error, DistError):
-        line = _line_in(path, error)
-        return JobError.of(
-            p._replace(where=f"{path}:{line}: {p.where}" if p.where else f"{path}:{line}") for p in error.problems
-        )
+        at = f"{path}:{_line_in(path, error)}"
+        return JobError.of(p._replace(where=f"{at}: {p.where}" if p.where else at) for p in error.problems)
     if isinstance(error, SyntaxError) and error.filename:
         return JobError(f"it is not Python: {error.msg}", where=f"{error.filename}:{error.lineno}")
     text = " ".join(str(error).split())

@@ -128,7 +128,7 @@ def _counts(job: Job) -> Iterator[Problem]:
     if nodes > 1 and distribution is None:
         yield Problem(
             f"{nodes} nodes without a distribution: Azure ML does not say what the other nodes would do",
-            "for one process on each node, take `PyTorch(process_count_per_node=1)` (YAML: `distribution: {type: pytorch}`) or Mpi",
+            "for one process on each node, give it `PyTorch()`, in YAML `distribution: {type: pytorch}`; or `Mpi()`",
             "node_count",
         )
     if isinstance(distribution, TensorFlow):

@@ -34,7 +34,8 @@ def with_settings(job: Job, settings: Sequence[str]) -> Job:
     try:
         return Job(**raw)
     except JobError as error:
-        raise JobError.of(p._replace(where=f"--set {p.where or ''}".strip()) for p in error.problems) from None
+        problems = (p._replace(where=f"--set {p.where or ''}".strip()) for p in error.problems)
+        raise JobError.of(problems) from None
 
 
 def _own_path(field: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from azml_dist.errors import JobError, Problem
 
 if TYPE_CHECKING:
-    from yaml.nodes import Node, ScalarNode
+    from yaml.nodes import ScalarNode
 
 MAX_BYTES = 4_000_000
 """A job is a page; what is larger is another file."""
@@ -119,7 +119,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def _document(path: str, node: Node | None, loader: Any, what: str) -> Document:
+def _document(path: str, node: Any, loader: Any, what: str) -> Document:
     if node is None:
         raise JobError(f"it is empty; a {what} was expected", where=path)
     if node.id != "mapping":
@@ -176,7 +176,8 @@ class _Reading:
         first_line: dict[str, int] = {}
         for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                for base in value_node.value if value_node.id == "sequence" else [value_node]:
+                bases = value_node.value if value_node.id == "sequence" else [value_node]
+                for base in bases:  # the first one wins
                     merged = {**self._base(base, path), **merged}
                 continue
             key, line = self._key(key_node, path), key_node.start_mark.line + 1

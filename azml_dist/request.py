@@ -1,0 +1,209 @@
+"""The body of a job's request as azure-ai-ml 1.35 puts it on the wire, made without azure-ai-ml.
+
+Ids that only the service knows are None (code, an inline environment) or a text in angle brackets (local data). A
+named reference stays as azure-ai-ml has it before it asks the service: `cifar10:1`, `my-env@latest`.
+`tests/test_request.py` holds every field against azure-ai-ml itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from azml_dist.job import Job
+    from azml_dist.parts import Input, Output
+
+FROM_YOUR_ENVIRONMENT = "<from your environment>"
+"""Stands for the value of a variable that the job marks `None`; the value itself is never shown."""
+UPLOADED = "<uploaded from {path}>"
+"""Stands for the address of local data."""
+
+_MODES = {
+    "ro_mount": "ReadOnlyMount",
+    "rw_mount": "ReadWriteMount",
+    "download": "Download",
+    "upload": "Upload",
+    "direct": "Direct",
+    "eval_mount": "EvalMount",
+    "eval_download": "EvalDownload",
+}
+_INPUT_MODES = _MODES | {"mount": "ReadOnlyMount"}
+_OUTPUT_MODES = _MODES | {"mount": "ReadWriteMount"}
+_SERVICE_TYPES = {"jupyter_lab": "JupyterLab", "vs_code": "VSCode", "tensor_board": "TensorBoard", "ssh": "SSH"}
+_SERVICE_PROPERTIES = {"log_dir": "logDir", "ssh_public_keys": "sshPublicKeys"}
+_IDENTITIES = {"managed": "Managed", "user_identity": "UserIdentity", "aml_token": "AMLToken"}
+_PRIORITIES = {"low": 1, "medium": 2, "high": 3}
+_COMPUTES = {
+    "aisupercomputer": "AISuperComputer",
+    "singularity": "AISuperComputer",
+    "itp": "itp",
+    "target_selector": "",
+}
+
+
+def request_body(job: Job) -> dict[str, Any]:
+    """What is sent for a job: `{"properties": {…}}`, as in the REST API."""
+    local = (job.compute or "").lower() == "local"
+    properties = {
+        "jobType": "Command",
+        "displayName": job.display_name or job.name,
+        "description": job.description,
+        "experimentName": job.experiment_name,
+        "parentJobName": job.parent_job_name,
+        "computeId": None if local else job.compute,
+        "command": job.shell_command,
+        "distribution": _distribution(job),
+        "resources": _resources(job, local),
+        "limits": {"jobLimitsType": "Command", "timeout": _duration(job.timeout)} if job.timeout else None,
+        "queueSettings": _queue(job),
+        "identity": _identity(job),
+        "services": {name: _service(service) for name, service in job.services.items()} or None,
+    }
+    return {
+        "properties": _given(properties)
+        | ({"codeId": _code(job)} if job.code else {})
+        | {
+            "environmentId": _environment(job),
+            "environmentVariables": _variables(job),
+            "inputs": {name: _input(job, name) for name in job.inputs},
+            "outputs": {name: _output(output) for name, output in job.outputs.items()},
+            "tags": dict(job.tags),
+            "properties": dict(job.properties),
+            "isArchived": False,
+        }
+    }
+
+
+def _code(job: Job) -> str | None:
+    return _unprefixed(job.code) if job.code and job.code_folder is None else None
+
+
+def _environment(job: Job) -> str | None:
+    return _unprefixed(job.environment) if isinstance(job.environment, str) else None
+
+
+def _variables(job: Job) -> dict[str, str]:
+    variables = job.environment_variables
+    return {name: FROM_YOUR_ENVIRONMENT if value is None else value for name, value in variables.items()}
+
+
+def _distribution(job: Job) -> dict[str, Any] | None:
+    distribution = job.distribution
+    if distribution is None:
+        return None
+    body: dict[str, Any] = {"distributionType": type(distribution).__name__}
+    if distribution.type == "tensorflow":
+        return _given(
+            body
+            | {"parameterServerCount": distribution.parameter_server_count, "workerCount": distribution.worker_count}
+        )
+    if distribution.type == "ray":
+        fields = distribution.model_dump(exclude={"type"}, exclude_none=True)
+        return body | {_camel(name): value for name, value in fields.items()}
+    if "process_count_per_node" in distribution.model_fields_set:
+        body["processCountPerInstance"] = distribution.process_count_per_node
+    return _given(body)
+
+
+def _resources(job: Job, local: bool) -> dict[str, Any] | None:
+    given = job.model_fields_set & _RESOURCE_FIELDS
+    if not given and not local:
+        return None
+    body = {
+        "instanceCount": job.node_count if "node_count" in given else None,
+        "instanceType": job.instance_type,
+        "shmSize": job.shm_size,
+        "properties": _resource_properties(job, local),
+    }
+    if isinstance(job.docker_args, tuple):
+        # With a list, azure-ai-ml leaves these two out: the list belongs to an API that does not know them.
+        return _given(body | {"dockerArgsList": list(job.docker_args)})
+    locations = list(job.locations) if job.locations is not None else None
+    return _given(
+        body | {"dockerArgs": job.docker_args, "locations": locations, "maxInstanceCount": job.max_node_count}
+    )
+
+
+_RESOURCE_FIELDS = {
+    "node_count",
+    "instance_type",
+    "shm_size",
+    "docker_args",
+    "max_node_count",
+    "locations",
+    "resource_properties",
+}
+
+
+def _resource_properties(job: Job, local: bool) -> dict[str, Any]:
+    return {**(job.resource_properties or {}), **({"IsLocal": {"IsLocal": True}} if local else {})}
+
+
+def _queue(job: Job) -> dict[str, Any] | None:
+    if job.queue is None:
+        return None
+    tier, priority = job.queue.tier, job.queue.priority
+    return _given({"jobTier": tier and tier.capitalize(), "priority": _PRIORITIES[priority] if priority else None})
+
+
+def _identity(job: Job) -> dict[str, Any] | None:
+    if (identity := job.identity) is None:
+        return None
+    ids = {"clientId": identity.client_id, "objectId": identity.object_id, "resourceId": identity.resource_id}
+    return _given({"identityType": _IDENTITIES[identity.type], **ids})
+
+
+def _service(service: Any) -> dict[str, Any]:
+    own = {wire: getattr(service, name, None) for name, wire in _SERVICE_PROPERTIES.items()}
+    properties = {**(service.properties or {}), **{k: v for k, v in own.items() if v}}
+    return _given(
+        {
+            "jobServiceType": _SERVICE_TYPES[service.type],
+            "nodes": {"nodesValueType": "All"} if service.nodes else None,
+            "port": service.port,
+            "properties": properties or None,
+        }
+    )
+
+
+def _input(job: Job, name: str) -> dict[str, Any]:
+    if not job.is_data(name):
+        return {"jobInputType": "literal", "value": job.literal(name)}
+    data: Input = job.inputs[name]  # type: ignore[assignment]  # as is_data says
+    uri = UPLOADED.format(path=data.path) if data.is_local else _unprefixed(data.path)
+    mode = _INPUT_MODES[data.mode] if data.mode else None
+    return _given({"jobInputType": data.type, "uri": uri, "mode": mode})
+
+
+def _output(output: Output) -> dict[str, Any]:
+    mode = _OUTPUT_MODES[output.mode] if output.mode else None
+    body = {"jobOutputType": output.type, "uri": output.path, "mode": mode}
+    return _given(body | {"assetName": output.name, "assetVersion": output.version})
+
+
+def _unprefixed(reference: str) -> str:
+    """`azureml:cifar10:1` is `cifar10:1` on the wire; an address stays whole."""
+    return reference if reference.startswith("azureml://") else reference.removeprefix("azureml:")
+
+
+def _duration(seconds: int) -> str:
+    """ISO 8601, with the largest units that fit and no zeros: 90061 is `P1DT1H1M1S`."""
+    minutes, s = divmod(seconds, 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    date, time = _units(D=days), _units(H=h, M=m, S=s)
+    return f"P{date}T{time}" if time else f"P{date}"
+
+
+def _units(**counts: int) -> str:
+    return "".join(f"{count}{unit}" for unit, count in counts.items() if count)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _given(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if value is not None}
