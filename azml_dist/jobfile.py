@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from azml_dist.errors import JobError, Problem
 from azml_dist.job import Environment, Job
@@ -16,6 +16,7 @@ from azml_dist.model import nearest, shown
 from azml_dist.values import is_remote
 from azml_dist.yamlfile import Document, read_yaml
 
+M = TypeVar("M")
 PathOf = tuple[str, ...]
 
 GROUPS = {
@@ -32,22 +33,8 @@ GROUPS = {
 }
 """The groups of YAML whose fields are the job's own here."""
 SAME_NAME = [
-    "command",
-    "code",
-    "inputs",
-    "outputs",
-    "environment",
-    "compute",
-    "distribution",
-    "environment_variables",
-    "identity",
-    "services",
-    "name",
-    "display_name",
-    "experiment_name",
-    "description",
-    "tags",
-    "properties",
+    *("command", "code", "inputs", "outputs", "environment", "compute", "distribution", "environment_variables"),
+    *("identity", "services", "name", "display_name", "experiment_name", "description", "tags", "properties"),
     "parent_job_name",
 ]
 TOP_LEVEL = ["$schema", "type", *SAME_NAME, *GROUPS, "queue_settings"]
@@ -62,6 +49,12 @@ OTHER_TYPES = {
     "automl": "an AutoML job",
     "import": "an import job",
 }
+YAML_NAME_OF = {
+    ("distribution", "process_count_per_node"): "process_count_per_instance",
+    ("queue_settings", "tier"): "job_tier",
+    ("identity", "resource_id"): "msi_resource_id",
+}
+"""Names of ours that `az ml` would not know in a file."""
 _TEXTS = ("environment_variables", "tags", "properties")
 """Mappings to texts: `1.50` and `true` stay as they stand in the file."""
 
@@ -84,14 +77,14 @@ def load_environment(path: str | os.PathLike[str]) -> Environment:
     document = read_yaml(os.fspath(path), "environment")
     fields = _Fields(document, {})
     data = {k: v for k, v in document.data.items() if k != "$schema"}
-    return fields.build(Environment, fields.environment(data, (), Path(document.file).parent))
+    return fields.build(Environment, fields.environment(data, (), Path(document.file).absolute().parent))
 
 
 def _job_of(document: Document) -> Job:
     data = document.data
     _check_type(document)
     fields = _Fields(document, {})
-    folder = Path(os.path.abspath(document.file)).parent
+    folder = Path(document.file).absolute().parent
     values: dict[str, Any] = {}
     for key, value in data.items():
         if value is None and key not in ("environment",):
@@ -124,18 +117,20 @@ class _Fields:
         """Where a field of the model stands in YAML, where that is another path."""
         self.problems: list[Problem] = []
 
-    def build(self, model: Callable[..., Any], values: dict[str, Any]) -> Any:
+    def build(self, model: Callable[..., M], values: dict[str, Any]) -> M:
         """The model, or all that is wrong with it, by file and line."""
-        found = list(self.problems)
         try:
             built = model(**values)
         except JobError as error:
-            found += [p._replace(where=self._where(p.where)) for p in error.problems]
-        if found:
-            raise JobError.of(found)
+            self.problems += [p._replace(where=self._where(p.where)) for p in error.problems]
+        if self.problems:
+            raise JobError.of(self.problems) from None
         return built
 
     def take(self, key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
+        for (group, own), name in YAML_NAME_OF.items():
+            if key == group and isinstance(value, dict) and own in value:
+                self._problem(f"unknown field `{own}`", f"in YAML it is `{group}.{name}`", (group, own))
         if key in GROUPS:
             self._group(key, value, values)
         elif key == "queue_settings":
@@ -250,7 +245,7 @@ def absolute(path: Any, folder: Path) -> Any:
     if not isinstance(path, str) or not path or is_remote(path) or path.startswith("git+"):
         return path
     path = path.removeprefix("file://").removeprefix("file:")
-    return os.path.normpath(os.path.join(folder, path))
+    return os.path.normpath(folder / path)
 
 
 def _all_names() -> list[str]:

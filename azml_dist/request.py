@@ -34,7 +34,13 @@ _SERVICE_TYPES = {"jupyter_lab": "JupyterLab", "vs_code": "VSCode", "tensor_boar
 _SERVICE_PROPERTIES = {"log_dir": "logDir", "ssh_public_keys": "sshPublicKeys"}
 _IDENTITIES = {"managed": "Managed", "user_identity": "UserIdentity", "aml_token": "AMLToken"}
 _PRIORITIES = {"low": 1, "medium": 2, "high": 3}
-_COMPUTES = {
+_COMPUTE_KEYS = {
+    "aisupercomputer": "AISuperComputer",
+    "singularity": "AISuperComputer",
+    "itp": "itp",
+    "target_selector": "target_selector",
+}
+"""Keys of `resources.properties` that azure-ai-ml knows in any case, and by their older name."""
     "aisupercomputer": "AISuperComputer",
     "singularity": "AISuperComputer",
     "itp": "itp",
@@ -137,7 +143,8 @@ _RESOURCE_FIELDS = {
 
 
 def _resource_properties(job: Job, local: bool) -> dict[str, Any]:
-    return {**(job.resource_properties or {}), **({"IsLocal": {"IsLocal": True}} if local else {})}
+    given = {_COMPUTE_KEYS.get(key.lower(), key): value for key, value in (job.resource_properties or {}).items()}
+    return given | ({"IsLocal": {"IsLocal": True}} if local else {})
 
 
 def _queue(job: Job) -> dict[str, Any] | None:
