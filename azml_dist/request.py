@@ -41,11 +41,6 @@ _COMPUTE_KEYS = {
     "target_selector": "target_selector",
 }
 """Keys of `resources.properties` that azure-ai-ml knows in any case, and by their older name."""
-    "aisupercomputer": "AISuperComputer",
-    "singularity": "AISuperComputer",
-    "itp": "itp",
-    "target_selector": "",
-}
 
 
 def request_body(job: Job) -> dict[str, Any]:
