@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -89,6 +90,8 @@ def _printable(value: str) -> str:
 def _literal(value: Any) -> str | int | float | bool:
     if isinstance(value, str):
         return _printable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise wrong(f"{value} is no number to azure-ai-ml", f'put it in quotes: "{value}"')
     if isinstance(value, bool | int | float):
         return value
     if value is None:
