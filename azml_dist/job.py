@@ -75,7 +75,7 @@ class Job(Model):
     environment_variables: Annotated[Mapping[VariableName, VariableValue | None], frozen] = Field(
         default_factory=dict, validate_default=True
     )
-    """Set in every process. `None` is the value in your own environment when the job starts; it is never printed."""
+    """Set in every process. `None` (YAML: null) takes the value of your own environment, never printed."""
     shm_size: ShmSize | None = None
     """Shared memory of the container, as `16g`; Azure ML takes `2g` where it is not given."""
     docker_args: Words | None = None
@@ -89,7 +89,9 @@ class Job(Model):
     resource_properties: Annotated[Mapping[str, Any], frozen] | None = None
     """Further settings of the compute, which Azure ML takes as they are."""
     queue: Queue | None = None
+    """Which queue the job waits in, and how urgently."""
     identity: Identity | None = None
+    """Whose rights the run has towards data."""
     services: Annotated[Mapping[str, AnyService], frozen] = Field(default_factory=dict, validate_default=True)
     """Ways into the running job, by a name of your choice."""
     name: JobName | None = None
@@ -99,8 +101,11 @@ class Job(Model):
     experiment_name: ExperimentName | None = None
     """Groups runs in Azure ML studio."""
     description: Text | None = None
+    """Shown in Azure ML studio."""
     tags: Tags = Field(default_factory=dict, validate_default=True)
+    """Shown in Azure ML studio, and searched for there."""
     properties: Tags = Field(default_factory=dict, validate_default=True)
+    """Kept with the run; they cannot be changed later."""
     parent_job_name: JobName | None = None
     """The job that this one is shown under."""
 

@@ -46,6 +46,7 @@ class PyTorch(Model):
     """Azure ML starts the command `process_count_per_node` times on every node, with `RANK`, `MASTER_ADDR`, … set."""
 
     type: Annotated[Literal["pytorch"], AnyCase] = Field("pytorch", repr=False)
+    """The kind of distribution."""
     process_count_per_node: Annotated[Count, also("process_count_per_node", "process_count_per_instance")] = 1
     """How many processes each node runs; usually its GPU count."""
 
@@ -54,6 +55,7 @@ class Mpi(Model):
     """Azure ML runs the command under `mpirun`: for Horovod, DeepSpeed, mpi4py and others that know MPI."""
 
     type: Annotated[Literal["mpi"], AnyCase] = Field("mpi", repr=False)
+    """The kind of distribution."""
     process_count_per_node: Annotated[Count | None, also("process_count_per_node", "process_count_per_instance")] = None
     """How many processes each node runs; usually its GPU count. Azure ML takes 1 where it is not given."""
 
@@ -62,6 +64,7 @@ class TensorFlow(Model):
     """Azure ML starts a process for each task, with `TF_CONFIG` set: one worker on each node, and parameter servers."""
 
     type: Annotated[Literal["tensorflow"], AnyCase] = Field("tensorflow", repr=False)
+    """The kind of distribution."""
     worker_count: Count | None = None
     """How many workers; must be the node count, which it is where it is not given."""
     parameter_server_count: NotNegative = 0
@@ -72,6 +75,7 @@ class Ray(Model):
     """Azure ML starts a Ray cluster over the nodes and runs the command on its head. A preview feature of Azure ML."""
 
     type: Annotated[Literal["ray"], AnyCase] = Field("ray", repr=False)
+    """The kind of distribution."""
     port: Port | None = None
     """The port of the head's Ray process."""
     address: Text | None = None
@@ -79,6 +83,7 @@ class Ray(Model):
     include_dashboard: bool | None = None
     """Whether to start the Ray dashboard."""
     dashboard_port: Port | None = None
+    """The port of the dashboard."""
     head_node_additional_args: Text | None = None
     """Further arguments of `ray start` on the head."""
     worker_node_additional_args: Text | None = None
@@ -89,6 +94,7 @@ class Input(Model):
     """Data that a job reads. A literal (a number, a text) needs no `Input`."""
 
     type: DataType = "uri_folder"
+    """What the path is: a file, a folder, a table or a model."""
     path: LocalPath
     """A local path, `azureml:NAME:VERSION`, `azureml:NAME@latest`, `azureml://datastores/…` or a web address."""
     mode: (
@@ -118,6 +124,7 @@ class Output(Model):
     """A folder (or file) that a job writes, kept by Azure ML under the output's name."""
 
     type: DataType = "uri_folder"
+    """What is written: a file, a folder, a table or a model."""
     path: Text | None = None
     """Where to write, as `azureml://datastores/…`; a generated place in the default datastore where it is not given."""
     mode: Annotated[Literal["rw_mount", "mount", "upload", "direct"], AnyCase] | None = None
@@ -138,6 +145,7 @@ class Build(Model):
     """A folder with a Dockerfile, which Azure ML builds an image from."""
 
     path: LocalPath
+    """The folder: a local path (uploaded), or a web address."""
     dockerfile_path: Text | None = None
     """The Dockerfile, relative to `path`; `Dockerfile` where it is not given."""
 
@@ -148,15 +156,21 @@ class Environment(Model):
     name: AssetName | None = None
     """Only of use when the environment is registered: Azure ML names those inside a job itself."""
     version: Version | None = None
+    """The version of a registered environment."""
     image: Text | None = None
     """A Docker image, as `mcr.microsoft.com/azureml/openmpi5.0-cuda12.8-ubuntu24.04`."""
     conda_file: LocalPath | Mapping[str, Any] | None = None
     """A conda environment file, or what stands in one."""
     build: Build | None = None
+    """A Docker build, in place of `image`."""
     os_type: Annotated[Literal["linux", "windows"], AnyCase] | None = None
+    """The system in the image; `linux` where it is not given."""
     description: Text | None = None
+    """Shown in Azure ML studio."""
     tags: Tags = Field(default_factory=dict)
+    """Shown in Azure ML studio, and searched for there."""
     properties: Tags = Field(default_factory=dict)
+    """Kept with the environment; they cannot be changed later."""
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Environment:
@@ -184,15 +198,20 @@ class Queue(Model):
     ] = None
     """`spot` is cheap and may be interrupted."""
     priority: Annotated[Literal["low", "medium", "high"], AnyCase] | None = None
+    """`medium` where it is not given."""
 
 
 class Identity(Model):
     """Whose rights the run has towards data: a managed identity's, yours (`user_identity`), or the workspace's."""
 
     type: Annotated[Literal["managed", "user_identity", "aml_token"], BeforeValidator(identity_type)]
+    """Whose identity."""
     client_id: Text | None = None
+    """The client id of a managed identity."""
     object_id: Text | None = None
+    """The object id of a managed identity."""
     resource_id: Annotated[Text | None, also("resource_id", "msi_resource_id")] = None
+    """The ARM id of a managed identity."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -205,25 +224,30 @@ class _Service(Model):
     nodes: Literal["all"] | None = None
     """`all` starts it on every node; it runs on the first one otherwise."""
     port: Port | None = None
+    """The port that it listens on in the container."""
     properties: Tags | None = None
+    """Further settings of the service."""
 
 
 class JupyterLab(_Service):
     """JupyterLab in the running job ("Debug jobs and monitor training progress", as all services)."""
 
     type: Annotated[Literal["jupyter_lab"], AnyCase] = Field("jupyter_lab", repr=False)
+    """The kind of service."""
 
 
 class VsCode(_Service):
     """Visual Studio Code's server in the running job."""
 
     type: Annotated[Literal["vs_code"], AnyCase] = Field("vs_code", repr=False)
+    """The kind of service."""
 
 
 class TensorBoard(_Service):
     """TensorBoard over what the running job writes."""
 
     type: Annotated[Literal["tensor_board"], AnyCase] = Field("tensor_board", repr=False)
+    """The kind of service."""
     log_dir: Text | None = None
     """The folder with the event files."""
 
@@ -232,7 +256,9 @@ class Ssh(_Service):
     """SSH into the running job."""
 
     type: Annotated[Literal["ssh"], AnyCase] = Field("ssh", repr=False)
+    """The kind of service."""
     ssh_public_keys: Text | None = None
+    """The public keys that may log in."""
 
 
 DISTRIBUTIONS: dict[str, type[Model]] = {"pytorch": PyTorch, "mpi": Mpi, "tensorflow": TensorFlow, "ray": Ray}

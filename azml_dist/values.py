@@ -166,15 +166,15 @@ def _compute(value: Any) -> Any:
 
 frozen = AfterValidator(Frozen)
 
-Count = Annotated[int, BeforeValidator(_count), Field(ge=1)]
-NotNegative = Annotated[int, BeforeValidator(_count), Field(ge=0)]
-Port = Annotated[int, BeforeValidator(_count), Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_count)]
+NotNegative = Annotated[int, Field(ge=0), BeforeValidator(_count)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_count)]
 Text = Annotated[str, AfterValidator(_printable)]
-Words = Annotated[str | tuple[str, ...], PlainValidator(_words)]
-Value = Annotated[str | int | float | bool, PlainValidator(_literal)]
+Words = Annotated[str | tuple[str, ...], PlainValidator(_words, json_schema_input_type=str | list[str])]
+Value = Annotated[str | int | float | bool, PlainValidator(_literal, json_schema_input_type=str | int | float | bool)]
 LocalPath = Annotated[str, BeforeValidator(_path)]
 CodePath = Annotated[str, BeforeValidator(_path), AfterValidator(_code)]
-Reference = Annotated[str, PlainValidator(_reference)]
+Reference = Annotated[str, PlainValidator(_reference, json_schema_input_type=str)]
 Compute = Annotated[str, BeforeValidator(_compute), named(r"\S+", "a compute has a name without spaces")]
 VariableValue = Annotated[str, BeforeValidator(_variable), AfterValidator(_printable)]
 
