@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from azml_dist.errors import JobError, Problem
 from azml_dist.job import Environment, Job
-from azml_dist.model import nearest, shown
+from azml_dist.model import nearest_or_all, shown
 from azml_dist.values import is_remote
 from azml_dist.yamlfile import Document, read_yaml
 
@@ -55,6 +55,14 @@ YAML_NAME_OF = {
     ("identity", "resource_id"): "msi_resource_id",
 }
 """Names of ours that `az ml` would not know in a file."""
+_YAML_LAST = {
+    ("queue" if group == "queue_settings" else group, own): name for (group, own), name in YAML_NAME_OF.items()
+}
+_YAML_TEXT_OF = {
+    "`process_count_per_node`": "`process_count_per_instance`",
+    "`node_count`": "`resources.instance_count`",
+    "`tier`": "`job_tier`",
+}
 _TEXTS = ("environment_variables", "tags", "properties")
 """Mappings to texts: `1.50` and `true` stay as they stand in the file."""
 
@@ -95,14 +103,16 @@ def _job_of(document: Document) -> Job:
 
 def _check_type(document: Document) -> None:
     kind = document.data.get("type", "command")
+    schema = str(document.data.get("$schema", ""))
+    if "type" not in document.data and "environment" in schema:
+        raise JobError(
+            "this is an environment, not a job", hint="`Environment.load` reads it", where=document.where(())
+        )
     if isinstance(kind, str) and kind.lower() == "command":
         return
-    schema = str(document.data.get("$schema", ""))
     if isinstance(kind, str) and kind.lower() in OTHER_TYPES:
         message = f"this is {OTHER_TYPES[kind.lower()]}; azml_dist runs command jobs"
         hint = "make it from a command job: azure-ai-ml builds sweeps and pipelines of those"
-    elif "environment" in schema:
-        message, hint = f"{shown(kind)} is not a type of job", "this is an environment; `Environment.load` reads it"
     else:
         message, hint = f"{shown(kind)} is not a type of job", "leave `type` out, or write `type: command`"
     raise JobError(message, hint=hint, where=document.where(("type",)))
@@ -122,7 +132,7 @@ class _Fields:
         try:
             built = model(**values)
         except JobError as error:
-            self.problems += [p._replace(where=self._where(p.where)) for p in error.problems]
+            self.problems += [self._in_yaml(problem) for problem in error.problems]
         if self.problems:
             raise JobError.of(self.problems) from None
         return built
@@ -218,21 +228,37 @@ class _Fields:
         if isinstance(value, dict):
             return self.environment(value, ("environment",), folder)
         if isinstance(value, str) and value.startswith("file:"):
-            return load_environment(absolute(value, folder))
+            return self._environment_file(absolute(value, folder))
         if isinstance(value, str) and not value.startswith("azureml:"):
             hint = "`azureml:NAME@latest`, `file:environment.yaml`, or a mapping with `image:`"
             self._problem(f"{shown(value)} is not a reference to an environment", hint, ("environment",))
             return None
         return value
 
+    def _environment_file(self, path: str) -> Environment | None:
+        try:
+            return load_environment(path)
+        except JobError as error:
+            at = self.document.where(("environment",))
+            self.problems += [p if p.where else p._replace(where=at) for p in error.problems]
+            return None
+
     def _unknown(self, key: str, path: PathOf, known: Sequence[str]) -> None:
-        self._problem(f"unknown field `{key}`", _meant(key) or nearest(key, known), path)
+        self._problem(f"unknown field `{key}`", _meant(key) or nearest_or_all(key, known), path)
 
     def _problem(self, message: str, hint: str | None, path: PathOf) -> None:
         self.problems.append(Problem(message, hint, self.document.where(path)))
 
+    def _in_yaml(self, problem: Problem) -> Problem:
+        """The problem with its line, and with YAML's names for ours."""
+        message, hint, where = problem
+        for own, name in _YAML_TEXT_OF.items():
+            message, hint = message.replace(own, name), hint and hint.replace(own, name)
+        return Problem(message, hint, self._where(where))
+
     def _where(self, where: str | None) -> str:
         path = tuple(where.split(".")) if where else ()
+        path = (*path[:-1], _YAML_LAST.get(path[-2:], path[-1])) if path else path
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 path = self.places[path[:length]] + path[length:]

@@ -82,10 +82,16 @@ def names_of(model: type[BaseModel]) -> list[str]:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, as a hint, or all of them where they are few."""
+    """The known name that was probably meant, as a hint."""
+    close = get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else None
+
+
+def nearest_or_all(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, or all of them where they are few, as a hint."""
     known = list(known)
-    if close := get_close_matches(str(name).lower(), known, n=1, cutoff=0.6):
-        return f"did you mean `{close[0]}`?"
+    if hint := nearest(name, known):
+        return hint
     return f"known here: {', '.join(known)}" if 0 < len(known) <= 8 else None
 
 
@@ -158,7 +164,7 @@ def _in_words(details: ErrorDetails, path: list[str], model: type[BaseModel]) ->
 def _unknown(name: str, known: list[str]) -> tuple[str, str | None]:
     if name in known:
         return f"`{name}` is given twice, under two names", None
-    return f"unknown field `{name}`", nearest(name, known)
+    return f"unknown field `{name}`", nearest_or_all(name, known)
 
 
 _WANTED = {
@@ -196,5 +202,5 @@ def shown(value: object) -> str:
     """A value in a message: short, on one line, and never a page of it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "nothing"}[value]
-    text = repr(value)
+    text = repr(value) if isinstance(value, str | int | float | list | tuple | dict) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

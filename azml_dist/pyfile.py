@@ -23,7 +23,7 @@ def load_python_job(path: str, name: str) -> Job:
         raise JobError(f"{path} has no `{name}`", hint=nearest(name, _names(module)) or _jobs_in(module, path))
     job = getattr(module, name)
     if not isinstance(job, Job):
-        raise JobError(f"`{name}` in {path} is {_kind(job)}, not a Job", hint=_jobs_in(module, path))
+        raise JobError(f"`{name}` in {path} is of type {type(job).__name__}, not a Job", hint=_jobs_in(module, path))
     return job
 
 
@@ -78,7 +78,3 @@ def _names(module: ModuleType) -> list[str]:
 def _jobs_in(module: ModuleType, path: str) -> str:
     jobs = [name for name, value in vars(module).items() if isinstance(value, Job)]
     return "its jobs: " + ", ".join(f"`{path}:{name}`" for name in jobs) if jobs else "no variable of it is a Job"
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from azml_dist import shell
 from azml_dist.errors import Problem
-from azml_dist.model import nearest, shown
+from azml_dist.model import nearest_or_all, shown
 from azml_dist.values import is_remote
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _expression(job: Job, text: str, inside: str) -> Iterator[Problem]:
         declared = job.inputs if kind == "inputs" else job.outputs
         if name not in declared:
             other = job.outputs if kind == "inputs" else job.inputs
-            hint = nearest(name, declared) or f"declare it under `{kind}`"
+            hint = nearest_or_all(name, declared) or f"declare it under `{kind}`"
             if name in other:
                 hint = f"`{name}` is one of the {'outputs' if kind == 'inputs' else 'inputs'}"
             yield Problem(f"`{text}` in the command: there is no {kind[:-1]} `{name}`", hint, "command")

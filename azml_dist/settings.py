@@ -8,7 +8,7 @@ from typing import Any
 from azml_dist.errors import JobError
 from azml_dist.job import Job
 from azml_dist.jobfile import GROUPS
-from azml_dist.model import Model, canonical, names_of, nearest, shown
+from azml_dist.model import Model, canonical, names_of, nearest_or_all, shown
 from azml_dist.yamlfile import parse_value
 
 _OWN_NAMES = {
@@ -75,7 +75,7 @@ def _check_declared(raw: dict[str, Any], kind: str, rest: list[str], field: str)
     """A name that the job does not declare is a typing error here; data does not turn into a literal unasked."""
     declared = raw.get(kind, {})
     if rest[0] not in declared:
-        hint = nearest(rest[0], declared) or f"the job has no {kind}"
+        hint = nearest_or_all(rest[0], declared) or f"the job has no {kind}"
         raise JobError(f"the job has no {kind[:-1]} `{rest[0]}`", hint=hint, where=f"--set {field}")
     if len(rest) == 1 and isinstance(declared[rest[0]], dict):
         hint = f"set its path: `{kind}.{rest[0]}.path=…`"
@@ -96,7 +96,7 @@ def _value(path: list[str], text: str) -> Any:
 
 
 def _unknown(field: str, known: list[str]) -> JobError:
-    return JobError(f"unknown field `{field}`", hint=nearest(field, known), where="--set")
+    return JobError(f"unknown field `{field}`", hint=nearest_or_all(field, known), where="--set")
 
 
 def _raw(value: Any) -> Any:

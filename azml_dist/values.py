@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator
 
-from azml_dist.model import Frozen, nearest, shown, wrong
+from azml_dist.model import Frozen, nearest_or_all, shown, wrong
 
 V = TypeVar("V")
 
@@ -47,7 +47,9 @@ def one_of(kinds: Mapping[str, type], what: str) -> Callable[[Any], Any]:
         if "type" not in value:
             raise wrong(f"`type` of the {what} is missing", f"one of {', '.join(names)}")
         if any_case(value["type"]) not in kinds:
-            raise wrong(f"{shown(value['type'])} is not a {what} that Azure ML knows", nearest(value["type"], names))
+            raise wrong(
+                f"{shown(value['type'])} is not a {what} that Azure ML knows", nearest_or_all(value["type"], names)
+            )
         return value
 
     return check
@@ -165,6 +167,7 @@ def _compute(value: Any) -> Any:
 
 
 frozen = AfterValidator(Frozen)
+_AS_TEXT = BeforeValidator(_variable, json_schema_input_type=str | int | float | bool)
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_count)]
 NotNegative = Annotated[int, Field(ge=0), BeforeValidator(_count)]
@@ -176,7 +179,7 @@ LocalPath = Annotated[str, BeforeValidator(_path)]
 CodePath = Annotated[str, BeforeValidator(_path), AfterValidator(_code)]
 Reference = Annotated[str, PlainValidator(_reference, json_schema_input_type=str)]
 Compute = Annotated[str, BeforeValidator(_compute), named(r"\S+", "a compute has a name without spaces")]
-VariableValue = Annotated[str, BeforeValidator(_variable), AfterValidator(_printable)]
+VariableValue = Annotated[str, _AS_TEXT, AfterValidator(_printable)]
 
 _AZURE_NAME = "1 to {} letters, digits, `-` and `_`, the first a letter or a digit"
 JobName = Annotated[str, named(r"[A-Za-z0-9][\w-]{0,254}", _AZURE_NAME.format(255))]
@@ -187,5 +190,5 @@ VariableName = Annotated[
     str, named(r"[A-Za-z_]\w*", "a variable has letters, digits and `_`, not starting with a digit")
 ]
 ShmSize = Annotated[str, named(r"[1-9]\d*[bkmgBKMG]", "a whole number and one of b, k, m, g, as in `16g`")]
-Version = Annotated[str, BeforeValidator(_variable), named(r"[\w.-]{1,255}", "letters, digits, `.`, `-` and `_`")]
-Tags = Annotated[Mapping[str, Annotated[str, BeforeValidator(_variable)] | None], frozen]
+Version = Annotated[str, _AS_TEXT, named(r"[\w.-]{1,255}", "letters, digits, `.`, `-` and `_`")]
+Tags = Annotated[Mapping[str, Annotated[str, _AS_TEXT] | None], frozen]

@@ -5,13 +5,17 @@ Duplicate keys, recursion and aliases that explode are errors here; PyYAML takes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.events import CollectionEndEvent, CollectionStartEvent
+from yaml.nodes import ScalarNode
 
 from azml_dist.errors import JobError, Problem
-
-if TYPE_CHECKING:
-    from yaml.nodes import ScalarNode
+from azml_dist.model import shown
 
 MAX_BYTES = 4_000_000
 """A job is a page; what is larger is another file."""
@@ -40,26 +44,22 @@ class Document(NamedTuple):
 def read_yaml(path: str, what: str = "job") -> Document:
     """The mapping in a YAML file; a `JobError` for anything else."""
     text = _text_of(path, what)
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    safe_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = safe_loader(text)
     try:
+        _check_depth(path, yaml.parse(text, safe_loader))
         node = loader.get_single_node()
         return _document(path, node, loader, what)
     except yaml.MarkedYAMLError as error:
-        raise _malformed(path, error) from None
+        raise _malformed(path, text, error) from None
     except yaml.YAMLError as error:
         raise JobError(f"it is not YAML: {_first_line(error)}", where=path) from None
-    except RecursionError:
-        raise JobError("its values are nested too deeply", where=path) from None
     finally:
         loader.dispose()
 
 
 def parse_value(text: str) -> Any:
     """A single value as YAML reads it: `8`, `0.1`, `true`, `[a, b]`, or the text itself."""
-    import yaml
-
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
@@ -78,7 +78,7 @@ def _text_of(path: str, what: str) -> str:
     except FileNotFoundError:
         raise JobError(f"there is no file {path}", hint=_similar(file)) from None
     except (OSError, ValueError) as error:
-        raise JobError(f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise JobError(f"{shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_BYTES:
         raise JobError(f"{path} is too large for a {what}: over {MAX_BYTES // 1_000_000} MB")
     if b"\0" in raw:
@@ -99,16 +99,27 @@ def _similar(file: Path) -> str | None:
         names = [p.name for p in file.parent.iterdir()]
     except OSError:
         return None
-    close = get_close_matches(file.name, names, n=1)
+    close = get_close_matches(file.name, names, n=1, cutoff=0.75)
     return f"there is {file.parent / close[0]}" if close else None
 
 
-def _malformed(path: str, error: Any) -> JobError:
+def _check_depth(path: str, events: Iterable[Any]) -> None:
+    # libyaml builds nested nodes by recursion in C, and a deep file would end the whole process.
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise JobError("its values are nested too deeply", where=f"{path}:{event.start_mark.line + 1}")
+
+
+def _malformed(path: str, text: str, error: Any) -> JobError:
     mark = error.problem_mark or error.context_mark
     where = f"{path}:{mark.line + 1}" if mark else path
-    problem = " ".join(part for part in (error.problem, error.context) if part)
+    problem = ", ".join(part for part in (error.context, error.problem) if part)
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
     hint = None
-    if "'\\t'" in problem or "tab" in problem:
+    if "\t" in line[: len(line) - len(line.lstrip())]:
         hint = "YAML indents with spaces, not with tabs"
     elif "mapping values are not allowed" in problem:
         hint = "a text with `: ` in it needs quotes; check the indentation too"
@@ -149,7 +160,7 @@ class _Reading:
             raise JobError(f"its aliases multiply to over {MAX_VALUES:,} values", where=self.file)
         if id(node) in self._open:
             raise JobError("an alias stands inside the value it stands for", where=self._at(node, path))
-        if len(path) > MAX_DEPTH:
+        if len(path) > MAX_DEPTH:  # by aliases, that is; the file itself has been checked
             raise JobError("its values are nested too deeply", where=self.file)
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.id == "scalar":
@@ -168,6 +179,9 @@ class _Reading:
             value = self.loader.construct_object(node, deep=True)
         except ValueError as error:
             raise JobError(f"{node.value!r} is not possible: {error}", where=self._at(node, path)) from None
+        except ConstructorError:
+            message = f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} means nothing in a job"
+            raise JobError(message, hint="write the value itself", where=self._at(node, path)) from None
         return value
 
     def _mapping(self, node: Any, path: tuple[str, ...]) -> dict[str, Any]:
