@@ -16,14 +16,16 @@ from typing_extensions import Self
 
 from azml_dist.errors import JobError, Problem
 from azml_dist.model import Model
-from azml_dist.parts import AnyDistribution, AnyEnvironment, AnyService, Identity, InputOrValue, Queue
+from azml_dist.parts import AnyDistribution, AnyEnvironment, AnyService, InputOrValue
 from azml_dist.parts import Build as Build
 from azml_dist.parts import Environment as Environment
+from azml_dist.parts import Identity as Identity
 from azml_dist.parts import Input as Input
 from azml_dist.parts import JupyterLab as JupyterLab
 from azml_dist.parts import Mpi as Mpi
 from azml_dist.parts import Output as Output
 from azml_dist.parts import PyTorch as PyTorch
+from azml_dist.parts import Queue as Queue
 from azml_dist.parts import Ray as Ray
 from azml_dist.parts import Ssh as Ssh
 from azml_dist.parts import TensorBoard as TensorBoard

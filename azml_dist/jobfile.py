@@ -55,7 +55,7 @@ YAML_NAME_OF = {
     ("identity", "resource_id"): "msi_resource_id",
 }
 """Names of ours that `az ml` would not know in a file."""
-_YAML_LAST = {
+_YAML_LAST: dict[tuple[str, ...], str] = {
     ("queue" if group == "queue_settings" else group, own): name for (group, own), name in YAML_NAME_OF.items()
 }
 _YAML_TEXT_OF = {

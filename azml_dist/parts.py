@@ -45,7 +45,7 @@ DataType: TypeAlias = Annotated[
 class PyTorch(Model):
     """Azure ML starts the command `process_count_per_node` times on every node, with `RANK`, `MASTER_ADDR`, … set."""
 
-    type: Annotated[Literal["pytorch"], AnyCase] = Field("pytorch", repr=False)
+    type: Annotated[Literal["pytorch"], AnyCase] = Field(default="pytorch", repr=False)
     """The kind of distribution."""
     process_count_per_node: Annotated[Count, also("process_count_per_node", "process_count_per_instance")] = 1
     """How many processes each node runs; usually its GPU count."""
@@ -54,7 +54,7 @@ class PyTorch(Model):
 class Mpi(Model):
     """Azure ML runs the command under `mpirun`: for Horovod, DeepSpeed, mpi4py and others that know MPI."""
 
-    type: Annotated[Literal["mpi"], AnyCase] = Field("mpi", repr=False)
+    type: Annotated[Literal["mpi"], AnyCase] = Field(default="mpi", repr=False)
     """The kind of distribution."""
     process_count_per_node: Annotated[Count | None, also("process_count_per_node", "process_count_per_instance")] = None
     """How many processes each node runs; usually its GPU count. Azure ML takes 1 where it is not given."""
@@ -63,7 +63,7 @@ class Mpi(Model):
 class TensorFlow(Model):
     """Azure ML starts a process for each task, with `TF_CONFIG` set: one worker on each node, and parameter servers."""
 
-    type: Annotated[Literal["tensorflow"], AnyCase] = Field("tensorflow", repr=False)
+    type: Annotated[Literal["tensorflow"], AnyCase] = Field(default="tensorflow", repr=False)
     """The kind of distribution."""
     worker_count: Count | None = None
     """How many workers; must be the node count, which it is where it is not given."""
@@ -74,7 +74,7 @@ class TensorFlow(Model):
 class Ray(Model):
     """Azure ML starts a Ray cluster over the nodes and runs the command on its head. A preview feature of Azure ML."""
 
-    type: Annotated[Literal["ray"], AnyCase] = Field("ray", repr=False)
+    type: Annotated[Literal["ray"], AnyCase] = Field(default="ray", repr=False)
     """The kind of distribution."""
     port: Port | None = None
     """The port of the head's Ray process."""
@@ -232,21 +232,21 @@ class _Service(Model):
 class JupyterLab(_Service):
     """JupyterLab in the running job ("Debug jobs and monitor training progress", as all services)."""
 
-    type: Annotated[Literal["jupyter_lab"], AnyCase] = Field("jupyter_lab", repr=False)
+    type: Annotated[Literal["jupyter_lab"], AnyCase] = Field(default="jupyter_lab", repr=False)
     """The kind of service."""
 
 
 class VsCode(_Service):
     """Visual Studio Code's server in the running job."""
 
-    type: Annotated[Literal["vs_code"], AnyCase] = Field("vs_code", repr=False)
+    type: Annotated[Literal["vs_code"], AnyCase] = Field(default="vs_code", repr=False)
     """The kind of service."""
 
 
 class TensorBoard(_Service):
     """TensorBoard over what the running job writes."""
 
-    type: Annotated[Literal["tensor_board"], AnyCase] = Field("tensor_board", repr=False)
+    type: Annotated[Literal["tensor_board"], AnyCase] = Field(default="tensor_board", repr=False)
     """The kind of service."""
     log_dir: Text | None = None
     """The folder with the event files."""
@@ -255,7 +255,7 @@ class TensorBoard(_Service):
 class Ssh(_Service):
     """SSH into the running job."""
 
-    type: Annotated[Literal["ssh"], AnyCase] = Field("ssh", repr=False)
+    type: Annotated[Literal["ssh"], AnyCase] = Field(default="ssh", repr=False)
     """The kind of service."""
     ssh_public_keys: Text | None = None
     """The public keys that may log in."""

@@ -70,6 +70,9 @@ def _allow_class_names(models: dict[str, Any]) -> None:
 def _allow_what_yaml_allows(properties: dict[str, Any]) -> None:
     for name in ("environment_variables", "tags", "properties"):
         properties[name]["additionalProperties"] = {"type": ["string", "number", "boolean", "null"]}
+    wrapped = {"type": "object", "required": ["value"], "additionalProperties": False, "properties": {"value": {}}}
+    wrapped["description"] = "A literal value, as azure-ai-ml also writes it."
+    properties["inputs"]["additionalProperties"]["oneOf"].append(wrapped)
     output = properties["outputs"]["additionalProperties"]
     properties["outputs"]["additionalProperties"] = {"anyOf": [output, {"type": "null"}]}
 

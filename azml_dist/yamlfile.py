@@ -195,12 +195,13 @@ class _Reading:
                     merged = {**self._base(base, path), **merged}
                 continue
             key, line = self._key(key_node, path), key_node.start_mark.line + 1
+            here = (*path, key)
             if key in mapping:
                 message = f"`{key}` stands here twice; the first one is on line {first_line[key]}"
-                self.duplicates.append(Problem(message, "keep one of them", self._at(key_node, (*path, key))))
+                self.duplicates.append(Problem(message, "keep one of them", self._at(key_node, here)))
                 continue
-            first_line[key] = self.lines[(*path, key)] = line
-            mapping[key] = self.value(value_node, (*path, key))
+            first_line[key] = self.lines[here] = line
+            mapping[key] = self.value(value_node, here)
         return {**merged, **mapping}
 
     def _base(self, node: Any, path: tuple[str, ...]) -> dict[str, Any]:

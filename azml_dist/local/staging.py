@@ -29,8 +29,8 @@ def stage_code(code: Snapshot, working_dir: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             made.add(folder)
         shutil.copy2(file.source, target)
-        if not os.access(target, os.W_OK):
-            target.chmod(target.stat().st_mode | stat.S_IWUSR)
+        if not (mode := target.stat().st_mode) & stat.S_IWUSR:
+            target.chmod(mode | stat.S_IWUSR)
     for name in UPLOADED:
         (working_dir / name).mkdir(exist_ok=True)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-PREPARING, RUNNING, FINALIZING = "Preparing", "Running", "Finalizing"
+PREPARING, RUNNING, CANCEL_REQUESTED = "Preparing", "Running", "CancelRequested"
 COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
 FINAL = frozenset({COMPLETED, FAILED, CANCELED})
 """Azure's own words, and those after which nothing changes any more."""

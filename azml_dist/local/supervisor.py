@@ -86,11 +86,13 @@ class Supervisor:
         self._waiting = {p.rank for p in self._state.processes}
         self._deadline = time.monotonic() + spec["timeout"] if spec["timeout"] else None
         self._stopping = False
+        self._verdict: str | None = None
+        """The status the run will end with, where that is decided by more than its exit codes."""
         self._kill_at = float("inf")
         self._saved = 0.0
         self._launcher: Launcher = make_launcher(spec, self)
         for fd in lifelines:
-            self.watch(fd, self._launching_process_ended)
+            self.watch(fd, lambda fd=fd: self._lifeline_ended(fd))  # type: ignore[misc]
 
     def run(self) -> None:
         """Start, watch, end. Whatever goes wrong, nothing is left running and the reason is written down."""
@@ -172,10 +174,10 @@ class Supervisor:
         now = time.monotonic()
         if (request := self._folder.cancel_request()) is not None:
             self._cancel("it was canceled")
-            self._kill_at = now if request == "kill" else self._kill_at
+            self._kill_at = min(self._kill_at, now) if request == "kill" else self._kill_at
         if self._deadline and now > self._deadline:
             self._cancel(f"it ran for longer than its timeout of {self._spec['timeout']:g} s")
-        if now > self._kill_at:
+        if now >= self._kill_at:
             for pgid in self._groups.values():
                 processes.send_group(pgid, signal.SIGKILL)
             self._waiting &= self._groups.keys()
@@ -223,22 +225,25 @@ class Supervisor:
 
     def _cancel(self, reason: str) -> None:
         if not self._stopping:
-            self._state.status, self._state.error = state.CANCELED, reason
+            self._verdict = state.CANCELED
+            self._state.status, self._state.error = state.CANCEL_REQUESTED, reason
             self._stop()
 
     def _fail(self, error: str, hint: str | None) -> None:
-        self._state.status, self._state.exit_code = state.FAILED, 1
+        self._verdict, self._state.exit_code = state.FAILED, 1
         self._state.error, self._state.hint = error, hint
         self._stop()
 
     def _disk_failed(self, error: OSError) -> None:
         self._fail(f"the run's folder cannot be written: {error.strerror}", "make room, or choose another `--root`")
 
-    def _launching_process_ended(self) -> None:
-        for key in list(self._selector.get_map().values()):
-            if key.data == self._launching_process_ended and not _read_some(key.fd):
-                self._selector.unregister(key.fd)
-                self._cancel("the process that launched it ended")
+    def _lifeline_ended(self, fd: int) -> None:
+        # Nothing is ever written into a lifeline: that it can be read means that its other end is closed.
+        self._selector.unregister(fd)
+        if fd == 0:
+            self._cancel("the process that launched it ended")
+        else:
+            self._fail("the guard of the run was killed; its processes were stopped", None)
 
     def _end(self) -> None:
         for pgid in self._groups.values():
@@ -261,7 +266,8 @@ class Supervisor:
     def _judge(self) -> None:
         """The status, the exit code and the reason."""
         run = self._state
-        if run.status in (state.CANCELED, state.FAILED):
+        if self._verdict:
+            run.status = self._verdict
             return
         failed = [p for p in run.processes if p.exit_code != 0]
         if not failed:

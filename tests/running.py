@@ -1,0 +1,127 @@
+"""Runs real jobs for tests, and looks at what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from azml_dist import Job, Local, PyTorch, RunFailed
+from azml_dist.local.run import LocalRun
+
+CLI = [sys.executable, "-m", "azml_dist.cli"]
+MARK = "AZML_DIST_TEST_MARK"
+"""A variable by which the processes of one test are told from all others."""
+
+launchers = pytest.mark.parametrize("launcher", ["torchrun", "direct"])
+
+
+def pytorch(command: str | list[str], nodes: int = 1, processes: int = 1, **fields: Any) -> Job:
+    return Job(command=command, node_count=nodes, distribution=PyTorch(process_count_per_node=processes), **fields)
+
+
+def run_here(job: Job, timeout: float = 60, **options: Any) -> LocalRun:
+    """Run a job to its end, whichever that is."""
+    run = Local(**options).submit(job)
+    with contextlib.suppress(RunFailed):
+        run.wait(timeout=timeout)
+    return run
+
+
+def log_of(run: LocalRun, rank: int) -> str:
+    return (run.folder / run.state().processes[rank].log).read_text()
+
+
+def lines_of(run: LocalRun) -> list[str]:
+    return list(run.logs())
+
+
+def await_(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """What the condition gives, once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+    return result
+
+
+def living(mark: str) -> list[int]:
+    """The processes that have the mark in their environment and have not ended."""
+    needle = f"{MARK}={mark}".encode()
+    return [pid for pid in _pids() if needle in _read(f"/proc/{pid}/environ").split(b"\0") and not _is_zombie(pid)]
+
+
+def children(pid: int, word: str = "") -> list[int]:
+    """The children of a process that have a word in their command line."""
+    return [
+        child
+        for child in _pids()
+        if _stat(child)[1:2] == [str(pid).encode()] and word.encode() in _read(f"/proc/{child}/cmdline")
+    ]
+
+
+@contextmanager
+def cli(*args: str | Path, mark: str = "", **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The command line as a process of its own, gone at the end."""
+    process = subprocess.Popen(
+        [*CLI, *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {MARK: mark or "none"},
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def call(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command line, to its end."""
+    return subprocess.run(
+        [*CLI, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def write_job(folder: Path, command: str, nodes: int = 1, processes: int = 1, **fields: Any) -> Path:
+    """A job file; JSON is YAML."""
+    file = folder / "job.yml"
+    job = {
+        "command": command,
+        "resources": {"instance_count": nodes},
+        "distribution": {"type": "pytorch", "process_count_per_instance": processes},
+    }
+    file.write_text(json.dumps(job | fields))
+    return file
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _is_zombie(pid: int) -> bool:
+    return _stat(pid)[:1] in ([b"Z"], [b"X"], [])
+
+
+def _stat(pid: int) -> list[bytes]:
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
