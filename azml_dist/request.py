@@ -1,7 +1,9 @@
 """The body of a job's request as azure-ai-ml 1.35 puts it on the wire, made without azure-ai-ml.
 
 Ids that only the service knows are None (code, an inline environment) or a text in angle brackets (local data). A
-named reference stays as azure-ai-ml has it before it asks the service: `cifar10:1`, `my-env@latest`.
+named reference stays as azure-ai-ml has it before it asks the service: `cifar10:1`, `my-env@latest`. What
+azure-ai-ml makes up where the job does not say is left out: a name, which is the display name too, and an experiment
+named after the current folder.
 `tests/test_request.py` holds every field against azure-ai-ml itself.
 """
 

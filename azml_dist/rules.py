@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def file_problems(job: Job) -> Iterator[Problem]:
     environment = job.environment
     if environment is None or isinstance(environment, str):
         return
-    if isinstance(environment.conda_file, str) and not Path(environment.conda_file).is_file():
+    if isinstance(environment.conda_file, str) and _kind_of(environment.conda_file) != "file":
         yield Problem(f"there is no file {environment.conda_file}", None, "environment.conda_file")
     if environment.build and not is_remote(environment.build.path):
         yield from _build(environment.build.path, environment.build.dockerfile_path or "Dockerfile")
@@ -173,9 +174,9 @@ def _code_folder(job: Job) -> Iterator[Problem]:
     folder = job.code_folder
     if folder is None:
         return
-    if not Path(folder).exists():
+    if _kind_of(folder) is None:
         yield Problem(f"there is no code folder {folder}", None, "code")
-    elif not Path(folder).is_dir():
+    elif _kind_of(folder) == "file":
         yield Problem(
             f"the code {folder} is a file; Azure ML takes a folder", f"its folder is {Path(folder).parent}", "code"
         )
@@ -192,20 +193,29 @@ def _holds_a_file(folder: str) -> bool:
 
 
 def _input_path(path: str, where: str, kind: str) -> Iterator[Problem]:
-    if not Path(path).exists():
+    if _kind_of(path) is None:
         yield Problem(f"there is no file or folder {path}", None, where)
-    elif kind == "uri_file" and Path(path).is_dir():
+    elif kind == "uri_file" and _kind_of(path) == "folder":
         yield Problem(f"{path} is a folder, and the input's type is uri_file", "take `uri_folder`", where)
-    elif kind in ("uri_folder", "mltable") and not Path(path).is_dir():
+    elif kind in ("uri_folder", "mltable") and _kind_of(path) == "file":
         hint = "take `uri_file`, which has to be said, or give its folder"
         yield Problem(f"{path} is a file, and the input's type is {kind}", hint, where)
 
 
 def _build(path: str, dockerfile: str) -> Iterator[Problem]:
-    if not Path(path).is_dir():
+    if _kind_of(path) != "folder":
         yield Problem(f"there is no folder {path}", None, "environment.build.path")
-    elif not Path(path, dockerfile).is_file():
+    elif _kind_of(str(Path(path, dockerfile))) != "file":
         yield Problem(f"there is no file {dockerfile} in {path}", None, "environment.build.dockerfile_path")
+
+
+def _kind_of(path: str) -> str | None:
+    """`file` or `folder`; None where nothing is, or nothing that this user may see."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file"
 
 
 def _nodes(count: int) -> str:

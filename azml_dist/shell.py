@@ -15,6 +15,7 @@ _UNSAFE = re.compile(r"[\s;&|<>()$`\"'\\*?\[\]{}]")
 _UNSAFE_IN_DOUBLE = re.compile(r"\$(?=[\w({*@#?$!-])|[`\"]|\\(?=[$`\"\\\n]|$)")
 _ASSIGNMENT = re.compile(r"\w+=")
 _SEPARATORS = ";&|()\n"
+_BEFORE_COMMENT = " \t\n;&|()"
 _TRANSPARENT = frozenset(["exec", "env", "nohup", "time", "command", "then", "do", "else", "!", "{", "sudo"])
 _MPI = frozenset(["mpirun", "mpiexec", "horovodrun", "orterun"])
 _PER_NODE = frozenset(["torchrun", "deepspeed"])
@@ -42,6 +43,9 @@ def placeholders(command: str) -> Iterator[Placeholder]:
     i = 0
     while i < len(command):
         char, top = command[i], stack[-1] if stack else ""
+        if char == "#" and top not in ("'", '"') and (i == 0 or command[i - 1] in _BEFORE_COMMENT):
+            i = (command.find("\n", i) + 1) or len(command)
+            continue
         if match := _EXPRESSION.match(command, i):
             yield Placeholder(match[1], match[2], '"' if top == '"' else "'" if top == "'" else "")
             i = match.end()

@@ -89,6 +89,11 @@ def test_quotes_inside_a_command_substitution_count() -> None:
         Job(command='echo "$(cat ${{inputs.a}})"', inputs={"a": "a b"})
 
 
+def test_a_quote_in_a_comment_quotes_nothing() -> None:
+    with pytest.raises(JobError, match="without quotes"):
+        Job(command="# it isn't quoted\necho ${{inputs.a}}", inputs={"a": "a b"})
+
+
 def test_the_hint_for_a_torn_value_names_quotes_that_protect_it() -> None:
     with pytest.raises(JobError) as error:
         Job(command="echo ${{inputs.a}}", inputs={"a": "it's"})

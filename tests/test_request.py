@@ -183,6 +183,12 @@ def test_ids_that_only_the_service_knows_are_none_or_marked(tmp_path: Path) -> N
     assert ours == theirs
 
 
+def test_what_azure_ai_ml_makes_up_is_left_out(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, "command: x\nenvironment: azureml:env:1\n")
+
+    assert theirs["properties"].keys() - ours["properties"].keys() == {"displayName", "experimentName"}
+
+
 def test_a_variable_from_my_environment_is_named_but_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "secret")
     body = request_body(Job(command="env", environment_variables={"TOKEN": None, "A": "b"}))
