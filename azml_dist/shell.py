@@ -51,7 +51,8 @@ def placeholders(command: str) -> Iterator[Placeholder]:
             i = match.end()
             continue
         if char == "\\" and top != "'":
-            i += 1
+            # Before an expression it escapes one character of the value, whichever that will be.
+            i += not _EXPRESSION.match(command, i + 1)
         elif char == top:
             stack.pop()
         elif top == "'":

@@ -89,6 +89,11 @@ def test_quotes_inside_a_command_substitution_count() -> None:
         Job(command='echo "$(cat ${{inputs.a}})"', inputs={"a": "a b"})
 
 
+def test_a_backslash_protects_one_character_and_no_value() -> None:
+    with pytest.raises(JobError, match="without quotes"):
+        Job(command="echo \\${{inputs.a}}", inputs={"a": "a b"})
+
+
 def test_a_quote_in_a_comment_quotes_nothing() -> None:
     with pytest.raises(JobError, match="without quotes"):
         Job(command="# it isn't quoted\necho ${{inputs.a}}", inputs={"a": "a b"})
