@@ -85,6 +85,8 @@ class Place:
 
     run_id: str = "<run id>"
     experiment_id: str = "<experiment id>"
+    experiment_name: str = "<experiment name>"
+    """Of a job that names none; azure-ai-ml takes the name of the folder it is called in."""
     tracking_uri: str = "<MLflow tracking URI>"
     addresses: Sequence[str] = ()
     master_port: str = "<master port>"
@@ -332,7 +334,7 @@ def _common_env(plan: LaunchPlan) -> dict[str, str]:
         name: own.get(name, FROM_YOUR_ENVIRONMENT) if value is None else value
         for name, value in job.environment_variables.items()
     }
-    experiment = job.experiment_name or "Default"
+    experiment = job.experiment_name or place.experiment_name
     env |= {
         "AZUREML_RUN_ID": place.run_id,
         "AZUREML_ROOT_RUN_ID": place.run_id,

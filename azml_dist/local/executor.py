@@ -62,13 +62,15 @@ class Local:
         python: str | None = None,
         grace: float = 3.0,
     ) -> None:
-        if timeout is not None and timeout <= 0:
+        if timeout is not None and not timeout > 0:
             raise JobError(f"a timeout of {timeout:g} s is none", hint="write a number of seconds above 0")
+        if python and not shutil.which(python):
+            raise LaunchError(f"there is no Python at {python}", hint="give the path of the interpreter itself")
         self._inputs = dict(inputs or {})
         self._root = Path(root) if root else default_root()
         self._launcher = launcher
         self._timeout = timeout
-        self._python = python or sys.executable
+        self._python = shutil.which(python) if python else sys.executable
         self._grace = grace
 
     def submit(self, job: Job) -> LocalRun:
@@ -81,6 +83,12 @@ class Local:
         job = staging.with_inputs(job, self._inputs)
         staging.refuse_remote_inputs(job)
         plan = job.plan()
+        if job.code and not job.code_folder:
+            raise JobError(
+                f"{job.code} is a code asset in Azure ML, and not on this machine",
+                hint="run it here from its folder: `--set code=PATH`",
+                where="code",
+            )
         if plan.world.distribution not in HERE:
             raise LaunchError(
                 f"{plan.world.distribution} jobs do not run here yet; they can be planned and exported",
@@ -145,12 +153,13 @@ class Local:
     def _place(self, plan: LaunchPlan, path: Path, temp: Path, ports: Ports) -> Place:
         job, world = plan.job, plan.world
         own = {name: _own_variable(name) for name, value in job.environment_variables.items() if value is None}
-        run_id = path.name if staging.needs_no_quotes(path.name) else "run"
+        experiment = job.experiment_name or "Default"
         return Place(
-            run_id=run_id,
+            run_id=path.name,
             experiment_id=staging.MLFLOW_EXPERIMENT,
+            experiment_name=experiment,
             tracking_uri=staging.create_mlflow_store(
-                path / "mlruns", run_id, job.experiment_name or "Default", job.display_name or run_id
+                path / "mlruns", path.name, experiment, job.display_name or path.name
             ),
             addresses=[HOST] * world.node_count,
             master_port=str(ports.take(AZURE_MASTER_PORT)),
@@ -278,7 +287,7 @@ def _without_blanks(folder: Path, temp: Path) -> Path:
     """The run's folder under a path that needs no quotes in a command: its own, or a link to it."""
     if staging.needs_no_quotes(str(folder)):
         return folder
-    link = temp / (folder.name if staging.needs_no_quotes(folder.name) else "run")
+    link = temp / folder.name
     link.symlink_to(folder)
     return link
 

@@ -230,12 +230,13 @@ def _roots(root: str | Path | None) -> list[Path]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines with their ends."""
+    """Lines with their ends, however they were cut into chunks."""
+    rest = b""
     for chunk in chunks:
-        *lines, rest = chunk.split(b"\n")
+        *lines, rest = (rest + chunk).split(b"\n")
         yield from (line + b"\n" for line in lines)
-        if rest:
-            yield rest
+    if rest:
+        yield rest
 
 
 def _text(chunks: Iterable[bytes]) -> Iterator[str]:
