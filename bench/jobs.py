@@ -10,11 +10,11 @@ from textwrap import dedent
 PRINTS_ITS_RANK = 'import os\nprint("rank", os.environ["RANK"])\n'
 
 LINES_PER_RANK = 200_000
-PRINTS_LINES = f"""\
+PRINTS_LINES = """\
 import os, sys
 rank = os.environ["RANK"]
-for i in range({LINES_PER_RANK}):
-    sys.stdout.write(f"rank {{rank}} line {{i:06d}} of the many that a chatty training script prints\\n")
+for i in range(int(sys.argv[1])):
+    sys.stdout.write(f"rank {rank} line {i:06d} of the many that a chatty training script prints\\n")
 """
 
 SLEEPS = "echo $$ > {pids}/$RANK.part; mv {pids}/$RANK.part {pids}/$RANK; exec sleep 600"
@@ -43,8 +43,8 @@ class Workplace:
     def script(self) -> Path:
         return self.folder / "code" / "script.py"
 
-    def write_job(self, command: str, nodes: int, processes: int) -> Path:
-        job = self.folder / f"job-{nodes}x{processes}.yml"
+    def write_job(self, command: str, nodes: int, processes: int, name: str = "job") -> Path:
+        job = self.folder / f"{name}-{nodes}x{processes}.yml"
         code = "code: code\n" if self.script.exists() else ""
         job.write_text(
             dedent("""\

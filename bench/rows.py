@@ -42,7 +42,6 @@ class Row(NamedTuple):
     at_least: bool = False
     """The target is a floor, not a ceiling."""
     unit: str = ""
-    note: str = ""
 
     @property
     def hit(self) -> bool:
@@ -106,41 +105,47 @@ def _print_contenders(work: Workplace, nodes: int, processes: int) -> dict[str, 
 
 
 def chatty_ranks(place: Path, runs: int) -> Iterator[Row]:
+    """Four ranks that print as fast as they can; and that print one line, which is what starting and stopping costs."""
     work = Workplace(place)
     work.write_script(PRINTS_LINES)
-    job = work.write_job("python script.py", 1, 4)
     console = work.folder / "console"
     flaws = dict.fromkeys(LAUNCHERS, 0)
 
-    def ours(launcher: str) -> float:
+    def ours(launcher: str, count: int, job: Path) -> float:
         runs_folder = Path(os.environ["AZML_DIST_ROOT"])
         shutil.rmtree(runs_folder, ignore_errors=True)
         took = seconds(our_run(job, launcher), stdout=console)
         logs = list(runs_folder.glob("*/user_logs/std_log_process_*.txt"))
-        flaws[launcher] += _flaws([console], labelled=True) + _flaws(logs, labelled=False)
+        flaws[launcher] += _flaws([console], count, labelled=True) + _flaws(logs, count, labelled=False)
         return took
 
-    def peer() -> float:
+    def peer(count: int) -> float:
         logs = str(work.folder / "tee")
-        argv = [tool("torchrun"), "--nproc-per-node", "4", "--tee", "3", "--log-dir", logs, str(work.script)]
-        return seconds(argv, stdout=console)
+        torchrun = [tool("torchrun"), "--nproc-per-node", "4", "--tee", "3", "--log-dir", logs]
+        return seconds([*torchrun, str(work.script), str(count)], stdout=console)
 
-    contenders = {launcher: partial(ours, launcher) for launcher in LAUNCHERS}
-    found = medians({**contenders, "peer": peer}, max(2, runs // 2))
-    lines = 4 * LINES_PER_RANK
+    contenders: dict[str, Callable[[], float]] = {}
+    for count in (LINES_PER_RANK, 1):
+        job = work.write_job(f"python script.py {count}", 1, 4, name=f"{count}-lines")
+        contenders |= {f"{launcher} {count}": partial(ours, launcher, count, job) for launcher in LAUNCHERS}
+        contenders[f"peer {count}"] = partial(peer, count)
+    found = medians(contenders, runs)
+    net = {name: found[f"{name} {LINES_PER_RANK}"] - found[f"{name} 1"] for name in (*LAUNCHERS, "peer")}
+    whole = {name: found[f"{name} {LINES_PER_RANK}"] for name in net}
     for launcher in LAUNCHERS:
-        yield Row(
-            f"4 ranks x {LINES_PER_RANK:,} lines, merged, labelled and filed, launcher {launcher}",
-            f"{lines / found[launcher]:,.0f} lines/s",
-            f"`torchrun --tee 3 --log-dir`: {lines / found['peer']:,.0f} lines/s",
-            found["peer"] / found[launcher],
-            3,
-            at_least=True,
-        )
-        yield Row(f"lines lost or torn there, launcher {launcher}", str(flaws[launcher]), "", flaws[launcher], 0)
+        what = f"4 ranks x {LINES_PER_RANK:,} lines, merged, labelled and filed, launcher {launcher}"
+        yield _rate(what, whole[launcher], whole["peer"])
+        yield _rate("the same, starting and stopping not counted", net[launcher], net["peer"])
+        yield Row("lines lost or torn there", str(flaws[launcher]), "", flaws[launcher], 0)
 
 
-def _flaws(files: list[Path], *, labelled: bool) -> int:
+def _rate(what: str, took: float, peer_took: float) -> Row:
+    lines = 4 * LINES_PER_RANK
+    peer = f"`torchrun --tee 3 --log-dir`: {lines / peer_took:,.0f} lines/s"
+    return Row(what, f"{lines / took:,.0f} lines/s", peer, peer_took / took, 3, at_least=True)
+
+
+def _flaws(files: list[Path], count: int, *, labelled: bool) -> int:
     """How many of the lines are missing, and how many are not whole."""
     label = r"\[[^]]*rank *{rank}\] ?" if labelled else ""
     whole = [re.compile(label.format(rank=r) + rf"rank {r} line (\d{{6}}) of .* prints\n") for r in range(4)]
@@ -155,7 +160,7 @@ def _flaws(files: list[Path], *, labelled: bool) -> int:
                     seen.add((rank, match[1]))
                 elif " line " in line or "chatty" in line:
                     torn += 1
-    return torn + 4 * LINES_PER_RANK - len(seen)
+    return torn + 4 * count - len(seen)
 
 
 def memory(place: Path, runs: int) -> Iterator[Row]:
@@ -229,7 +234,7 @@ def failure(place: Path, runs: int) -> Iterator[Row]:
 
 
 LARGE_PLAN = """\
-import resource, time
+import re, time
 from azml_dist import Job, PyTorch
 job = Job(command="python train.py", node_count=1000, distribution=PyTorch(process_count_per_node=8),
           environment="azureml:bench@latest", compute="cluster")
@@ -239,7 +244,8 @@ text = str(plan)
 count = sum(len(process.env) > 0 for process in plan.processes)
 took = time.perf_counter() - start
 assert count == 8000
-print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss: that starts at what the parent process had.
+print(took, re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
 
 
@@ -247,7 +253,7 @@ def large_plan(place: Path, runs: int) -> Iterator[Row]:
     argv = [sys.executable, "-c", LARGE_PLAN]
     results = [subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split() for _ in range(runs)]
     took = median(float(seconds_) for seconds_, _ in results)
-    mib = median(int(rss) / (1024 if sys.platform == "linux" else 1024**2) for _, rss in results)
+    mib = median(int(kib) / 1024 for _, kib in results)
     yield Row(
         "plan of 1,000x8: the plan, its table, the environment of every process", _s(took), "", took, 0.5, unit="s"
     )
