@@ -1,0 +1,197 @@
+"""Versions of code, environments and data: their routes, look-up by hash, and room to upload into."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+from .models import check
+from .routing import Host, route
+from .state import Workspace
+from .wire import Json, Reply, Request, not_found, user_error
+
+_MODELS = {"codes": "CodeVersion", "environments": "EnvironmentVersion", "data": "DataVersionBase"}
+_URIS = {"codes": "codeUri", "data": "dataUri"}
+
+
+@dataclass
+class AssetRoutes:
+    """Assets, by kind (`codes`, `environments`, `data`) and name, versions in order of creation."""
+
+    workspace: Workspace
+    assets: dict[tuple[str, str], dict[str, Json]] = field(default_factory=dict)
+
+    def version(self, kind: str, name: str, version: str) -> Json:
+        """One version, as the service describes it."""
+        found = self.assets.get((kind, name), {}).get(version)
+        if found is None:
+            noun = {"codes": "Code", "environments": "Environment", "data": "Data"}[kind]
+            raise not_found(f"{noun} asset {name}:{version} not found in workspace {self.workspace.name}.")
+        return found
+
+    def by_id(self, arm_id: str) -> Json:
+        """One version, by the ARM id that a job refers to it with."""
+        prefix = f"{self.workspace.arm_id}/"
+        parts = arm_id[len(prefix) :].split("/") if arm_id.lower().startswith(prefix.lower()) else []
+        if len(parts) != 4 or parts[2] != "versions":
+            raise user_error(f"Resource id {arm_id} is not valid in this workspace.")
+        kind, name, _, version = parts
+        return self.version(kind, name, version)
+
+    def add(self, kind: str, name: str, version: str, properties: Json) -> Json:
+        """Store a version; tests use it for what is there before any request."""
+        resource = {
+            "id": f"{self.workspace.arm_id}/{kind}/{name}/versions/{version}",
+            "name": version,
+            "type": f"Microsoft.MachineLearningServices/workspaces/{kind}/versions",
+            "properties": {"tags": {}, "properties": {}, "isArchived": False, "isAnonymous": False, **properties},
+            "systemData": self.workspace.system_data(),
+        }
+        self.assets.setdefault((kind, name), {})[version] = resource
+        return resource
+
+    def add_environment(self, name: str, version: str = "1", image: str = "mcr.microsoft.com/azureml/base") -> Json:
+        """A registered environment."""
+        properties = {"image": image, "osType": "Linux", "environmentType": "UserCreated"}
+        return self.add("environments", name, version, properties)
+
+    def add_data(self, name: str, version: str, files: dict[str, bytes]) -> Json:
+        """A registered `uri_folder` with these files in the default datastore."""
+        store, folder = next(iter(self.workspace.datastores.items())), f"data/{name}/{version}"
+        for path, content in files.items():
+            self.workspace.account.put(store[1].container, f"{folder}/{path}", content)
+        uri = f"azureml:/{self.workspace.arm_id}/datastores/{store[0]}/paths/{folder}/"
+        return self.add("data", name, version, {"dataType": "uri_folder", "dataUri": uri})
+
+    def _list(self, kind: str, request: Request, name: str) -> Reply:
+        versions = list(self.assets.get((kind, name), {}).values())[::-1]
+        top = int(request.query.get("$top") or len(versions))
+        return Reply(body={"value": versions[:top]})
+
+    def _put(self, kind: str, request: Request, name: str, version: str) -> Reply:
+        body = request.json()
+        check(_MODELS[kind], body)
+        with self.workspace.changed:
+            before = self.assets.get((kind, name), {}).get(version)
+            properties = {key: value for key, value in body["properties"].items() if value is not None}
+            if before is None:
+                return Reply(201, self.add(kind, name, version, properties))
+            uri = _URIS.get(kind, "")
+            if before["properties"].get(uri) != properties.get(uri):
+                raise user_error("Asset paths cannot be updated.", "Immutable", "AssetPathImmutable")
+            before["properties"].update(properties)
+            return Reply(200, before)
+
+    def _container(self, kind: str, name: str) -> Reply:
+        versions = self.assets.get((kind, name))
+        if not versions:
+            raise not_found(f"{kind} container {name} not found in workspace {self.workspace.name}.")
+        numbers = [int(version) for version in versions if version.isdigit()]
+        properties = {
+            "latestVersion": list(versions)[-1],
+            "nextVersion": str(max(numbers, default=0) + 1),
+            "tags": {},
+            "properties": {},
+            "isArchived": False,
+        }
+        if kind == "data":
+            properties["dataType"] = next(iter(versions.values()))["properties"]["dataType"]
+        return Reply(
+            body={
+                "id": f"{self.workspace.arm_id}/{kind}/{name}",
+                "name": name,
+                "type": f"Microsoft.MachineLearningServices/workspaces/{kind}",
+                "properties": properties,
+                "systemData": self.workspace.system_data(),
+            }
+        )
+
+    @route("codes.list", "GET", Host.ARM, "{WS}/codes/{name}/versions")
+    def list_codes(self, request: Request, name: str) -> Reply:
+        """Versions of a code asset; with `hash`, every code asset of this content, whatever its name."""
+        wanted = request.query.get("hash")
+        if wanted is None:
+            return self._list("codes", request, name)
+        found = [
+            resource
+            for (kind, _), versions in self.assets.items()
+            if kind == "codes"
+            for resource in versions.values()
+            if resource["properties"]["properties"].get("hash_sha256") == wanted
+            and str(resource["properties"]["properties"].get("hash_version")) == request.query.get("hashVersion")
+        ]
+        return Reply(body={"value": found})
+
+    @route("codes.startPendingUpload", "POST", Host.ARM, "{WS}/codes/{name}/versions/{version}/startPendingUpload")
+    def start_code_upload(self, request: Request, name: str, version: str) -> Reply:
+        """A fresh container of its own for a code version, and a SAS to fill it."""
+        check("PendingUploadRequestDto", request.json())
+        account = self.workspace.account
+        container = f"{self.workspace.workspace_id[:10]}-{uuid.uuid4()}"
+        account.create_container(container)
+        group = self.workspace.arm_id.partition("/providers/")[0]
+        reference = {
+            "blobUri": account.url(container),
+            "storageAccountArmId": f"{group}/providers/Microsoft.Storage/storageAccounts/{account.name}",
+            "credential": {
+                "credentialType": "SAS",
+                "sasUri": account.url(container, sas=account.sas(container, permissions="racwl")),
+            },
+        }
+        return Reply(
+            body={
+                "blobReferenceForConsumption": reference,
+                "pendingUploadId": str(uuid.uuid4()),
+                "pendingUploadType": "TemporaryBlobReference",
+            }
+        )
+
+    @route("codes.put", "PUT", Host.ARM, "{WS}/codes/{name}/versions/{version}")
+    def put_code(self, request: Request, name: str, version: str) -> Reply:
+        """Register code that was uploaded."""
+        return self._put("codes", request, name, version)
+
+    @route("codes.get", "GET", Host.ARM, "{WS}/codes/{name}/versions/{version}")
+    def get_code(self, request: Request, name: str, version: str) -> Reply:
+        """One code version."""
+        return Reply(body=self.version("codes", name, version))
+
+    @route("environments.container", "GET", Host.ARM, "{WS}/environments/{name}")
+    def get_environment_container(self, request: Request, name: str) -> Reply:
+        """What an environment's versions have in common."""
+        return self._container("environments", name)
+
+    @route("environments.list", "GET", Host.ARM, "{WS}/environments/{name}/versions")
+    def list_environments(self, request: Request, name: str) -> Reply:
+        """Versions of an environment, newest first."""
+        return self._list("environments", request, name)
+
+    @route("environments.put", "PUT", Host.ARM, "{WS}/environments/{name}/versions/{version}")
+    def put_environment(self, request: Request, name: str, version: str) -> Reply:
+        """Register an environment."""
+        return self._put("environments", request, name, version)
+
+    @route("environments.get", "GET", Host.ARM, "{WS}/environments/{name}/versions/{version}")
+    def get_environment(self, request: Request, name: str, version: str) -> Reply:
+        """One environment version."""
+        return Reply(body=self.version("environments", name, version))
+
+    @route("data.container", "GET", Host.ARM, "{WS}/data/{name}")
+    def get_data_container(self, request: Request, name: str) -> Reply:
+        """What a data asset's versions have in common."""
+        return self._container("data", name)
+
+    @route("data.list", "GET", Host.ARM, "{WS}/data/{name}/versions")
+    def list_data(self, request: Request, name: str) -> Reply:
+        """Versions of a data asset, newest first."""
+        return self._list("data", request, name)
+
+    @route("data.put", "PUT", Host.ARM, "{WS}/data/{name}/versions/{version}")
+    def put_data(self, request: Request, name: str, version: str) -> Reply:
+        """Register data."""
+        return self._put("data", request, name, version)
+
+    @route("data.get", "GET", Host.ARM, "{WS}/data/{name}/versions/{version}")
+    def get_data(self, request: Request, name: str, version: str) -> Reply:
+        """One data version."""
+        return Reply(body=self.version("data", name, version))

@@ -1,0 +1,101 @@
+"""Azurite, Microsoft's storage emulator, as a child process: it keeps the blobs and checks the signatures."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from .blobs import Account
+
+_ACCOUNTS = 300
+"""Accounts that Azurite is started with, one for each emulator; it takes no more while it runs."""
+_DIE_WITH_US = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit())"
+"""Node code that ends Azurite when its stdin does, that is, when this process is gone for whatever reason."""
+_OPTIONS = ("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent")
+_KEY = base64.b64encode(b"the key of every emulated account".ljust(64, b".")).decode()
+
+
+class MissingError(Exception):
+    """Node or the npm package is not installed; the message says what to do."""
+
+
+def find_azurite() -> list[str]:
+    """The command that starts Azurite's blob service."""
+    node = shutil.which("node")
+    script = Path(__file__).parents[1] / "node_modules/azurite/dist/src/blob/main.js"
+    if node is None:
+        raise MissingError("the emulator needs Azurite, and `node` is not on PATH: install Node.js 20 or later")
+    if not script.is_file():
+        raise MissingError(f"the emulator needs Azurite, and {script} is missing: run `npm ci` in tests/")
+    return [node, "--import", _DIE_WITH_US, str(script)]
+
+
+class Azurite:
+    """A running Azurite; each `account()` is a fresh, empty storage account."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="azurite-")
+        self._names = (f"emulated{number:03d}" for number in itertools.count())
+        self.port = _free_port()
+        accounts = ";".join(f"emulated{number:03d}:{_KEY}" for number in range(_ACCOUNTS))
+        self._log = open(Path(self._folder.name) / "azurite.log", "w+b")  # noqa: SIM115 (open as long as Azurite runs)
+        self._process = subprocess.Popen(
+            [*find_azurite(), "--blobHost", "127.0.0.1", "--blobPort", str(self.port), *_OPTIONS],
+            env={**os.environ, "AZURITE_ACCOUNTS": accounts},
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            self._await_port(seconds=60)
+        except BaseException:
+            self.stop()
+            raise
+
+    def account(self) -> Account:
+        """An account that nobody used before."""
+        name = next(self._names)
+        if name == f"emulated{_ACCOUNTS}":
+            raise RuntimeError(f"more than {_ACCOUNTS} emulators in one session: raise _ACCOUNTS in {__file__}")
+        return Account(name, _KEY, self.port)
+
+    def stop(self) -> None:
+        """End the process and forget the blobs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=5)
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._log.close()
+        self._folder.cleanup()
+
+    def _await_port(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.02)
+        self._log.seek(0)
+        raise RuntimeError(f"Azurite did not start:\n{self._log.read().decode(errors='replace')}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,116 @@
+"""Faults that tests put in the way: at a request's index, or at the requests a route or host matches.
+
+emulator.inject(answer(429, retry_after=1), at=3)
+emulator.inject(answer(503), route="jobs.put", times=2)
+emulator.inject(reset_after(), route="jobs.put")
+emulator.inject(delay(0.2), host="*.blob.*", times=None)
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from .wire import Refusal, Reply, Request
+
+_CODES = {401: "AuthenticationFailed", 403: "AuthorizationFailed", 429: "TooManyRequests", 503: "ServiceUnavailable"}
+_STORAGE_CODES = {403: "AuthenticationFailed", 500: "InternalError", 503: "ServerBusy"}
+
+
+class Kind(Enum):
+    """What a fault does to its request."""
+
+    DELAY = "delay"
+    ANSWER = "answer"
+    RESET_BEFORE = "reset before processing"
+    RESET_AFTER = "reset after processing"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong; made by `delay`, `answer`, `reset_before` and `reset_after`."""
+
+    kind: Kind
+    status: int = 503
+    code: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return {Kind.DELAY: f"delay {self.seconds} s", Kind.ANSWER: f"{self.status}"}.get(self.kind, self.kind.value)
+
+    def reply(self, *, storage: bool) -> Reply:
+        """The answer to send instead of the service's."""
+        code = self.code or (_STORAGE_CODES if storage else _CODES).get(self.status, "InternalServerError")
+        refusal = Refusal(self.status, code, f"Injected fault {self.status}.", headers=dict(self.headers))
+        return refusal.storage_reply() if storage else refusal.reply()
+
+
+def delay(seconds: float) -> Fault:
+    """The request is answered rightly, but later."""
+    return Fault(Kind.DELAY, seconds=seconds)
+
+
+def answer(status: int, *, code: str | None = None, retry_after: float | None = None) -> Fault:
+    """The service answers with this status and does nothing."""
+    headers = () if retry_after is None else (("Retry-After", f"{retry_after:g}"),)
+    return Fault(Kind.ANSWER, status=status, code=code, headers=headers)
+
+
+def reset_before() -> Fault:
+    """The connection is reset before the service did anything."""
+    return Fault(Kind.RESET_BEFORE)
+
+
+def reset_after() -> Fault:
+    """The service does what it was asked, and the connection is reset before the answer."""
+    return Fault(Kind.RESET_AFTER)
+
+
+@dataclass
+class _Rule:
+    fault: Fault
+    at: int | None
+    route: str | None
+    host: str | None
+    left: int | None
+
+    def matches(self, request: Request) -> bool:
+        return (
+            self.left != 0
+            and (self.at is None or request.index == self.at)
+            and (self.route is None or fnmatchcase(request.route or "", self.route))
+            and (self.host is None or fnmatchcase(request.host, self.host))
+        )
+
+
+@dataclass
+class Faults:
+    """The faults still to come."""
+
+    _rules: list[_Rule] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, fault: Fault, *, at: int | None, route: str | None, host: str | None, times: int | None) -> None:
+        """Remember a fault; `times` None means for ever."""
+        if at is None and route is None and host is None:
+            raise ValueError("a fault needs a place: at=, route= or host=")
+        with self._lock:
+            self._rules.append(_Rule(fault, at, route, host, times))
+
+    def take(self, request: Request) -> Fault | None:
+        """The fault for this request, used up by it."""
+        with self._lock:
+            for rule in self._rules:
+                if rule.matches(request):
+                    if rule.left is not None:
+                        rule.left -= 1
+                    return rule.fault
+        return None
+
+    def clear(self) -> None:
+        """No more faults."""
+        with self._lock:
+            self._rules.clear()

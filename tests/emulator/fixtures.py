@@ -1,0 +1,80 @@
+"""Fixtures: `emulator`, which every client in this process and its children is sent to, and a real `ml_client`.
+
+Nothing is imported from Azure, and nothing started, before a test asks for one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import trustme
+
+    from .azurite import Azurite
+    from .service import Emulator
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """One Azurite for all tests; a missing one is a skip here and a failure in CI."""
+    from .azurite import Azurite, MissingError
+
+    try:
+        running = Azurite()
+    except MissingError as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """The throw-away authority that signs the emulated hosts' certificates."""
+    import trustme
+
+    return trustme.CA()
+
+
+@pytest.fixture
+def emulator(
+    azurite: Azurite,
+    authority: trustme.CA,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Emulator]:
+    """A fresh workspace. A request for an unknown host or route fails the test that caused it."""
+    from .service import Emulator
+
+    with Emulator(azurite, authority) as running:
+        for name in ("AZUREML_DEV_URL_MFE", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in running.environ(tmp_path_factory.mktemp("tls") / "ca.pem").items():
+            monkeypatch.setenv(name, value)
+        yield running
+    running.assert_clean()
+
+
+@pytest.fixture(scope="session")
+def azure_sdk() -> None:
+    """azure-ai-ml, imported once, without the warnings that its import gives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import azure.ai.ml  # noqa: F401
+
+
+@pytest.fixture
+def ml_client(emulator: Emulator, azure_sdk: None) -> Any:
+    """The real client of the emulated workspace."""
+    from azure.ai.ml import MLClient
+
+    from .credential import StaticToken
+
+    here = emulator.workspace
+    return MLClient(StaticToken(here), here.subscription_id, here.resource_group, here.name)

@@ -1,0 +1,219 @@
+"""Runs a job that was submitted: its wire body becomes processes on this machine, by the service's rules."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from .assets import AssetRoutes
+from .jobs import Job
+from .places import Places
+from .wire import Refusal
+from .world import Meeting, NotEmulatedError, Process, literals, processes, render, seconds
+
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV")
+"""What processes get of this machine's environment: an image's stand-in."""
+_GRACE = 2.0
+"""Seconds between TERM and KILL of a cancelled job."""
+
+
+class JobRun:
+    """One execution of a job, in a thread of its own. `exit_codes` holds what each rank ended with."""
+
+    def __init__(self, job: Job, assets: AssetRoutes, *, env: Mapping[str, str] | None = None) -> None:
+        self.job = job
+        self.exit_codes: dict[int, int] = {}
+        self.failed_rank: int | None = None
+        """The rank that failed first, by itself."""
+        self._assets = assets
+        self._extra = dict(env or {})
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._pumps: list[threading.Thread] = []
+        self._ended: queue.Queue[tuple[int, int] | None] = queue.Queue()
+        self._cancelled = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"run of {job.name}", daemon=True)
+        job.on_cancel = self.cancel
+
+    def start(self) -> JobRun:
+        """Begin; the job moves on by itself from here."""
+        self._thread.start()
+        return self
+
+    def wait(self, timeout: float = 60) -> str:
+        """Block until the job and everything it started are gone; the job's status then."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError(f"job {self.job.name} is still {self.job.status} after {timeout} s")
+        return self.job.status
+
+    def cancel(self) -> None:
+        """Stop the processes; the job ends as Canceled."""
+        self._cancelled.set()
+        self._ended.put(None)
+
+    def _run(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="emulated-job-", ignore_cleanup_errors=True) as root:
+            try:
+                self.job.advance("Preparing")
+                places = Places(Path(root).resolve(), self.job, self._assets)
+                world = self._prepare(places)
+                if not self._cancelled.is_set():
+                    self.job.advance("Running")
+                    self._start(world, places)
+                    self._supervise(seconds((self.job.body.get("limits") or {}).get("timeout")))
+                    self._finish(world, places)
+                self._settle(world)
+            except (NotEmulatedError, Refusal) as error:
+                self.job.fail(f"Execution failed. The emulator cannot run this job: {error}")
+            except Exception:
+                self.job.fail(f"The emulator failed:\n{traceback.format_exc()}")
+            finally:
+                self._kill(signal.SIGKILL)
+
+    def _prepare(self, places: Places) -> list[Process]:
+        world = processes(self.job.body, Meeting(port=_free_port()))
+        places.stage_code(len({process.node for process in world}))
+        self._inputs = places.stage_inputs()
+        self._outputs = places.make_outputs()
+        self._command = render(self.job.body["command"], self._inputs, self._outputs)
+        return world
+
+    def _start(self, world: list[Process], places: Places) -> None:
+        self.job.write_log("system_logs/lifecycler/execution-wrapper.log", f"starting {len(world)} processes\n")
+        for process in world:
+            child = subprocess.Popen(
+                ["bash", "-c", self._command],
+                cwd=places.working_dir(process.node),
+                env=self._environment(process, len({one.node for one in world}), places),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._running[process.rank] = child
+            pump = threading.Thread(target=self._pump, args=(process, child), daemon=True)
+            self._pumps.append(pump)
+            pump.start()
+
+    def _pump(self, process: Process, child: subprocess.Popen[bytes]) -> None:
+        """Bring a process's output to its log as it comes, then report its end."""
+        watcher = threading.Thread(target=lambda: self._ended.put((process.rank, child.wait())), daemon=True)
+        watcher.start()
+        assert child.stdout
+        with child.stdout:
+            while chunk := os.read(child.stdout.fileno(), 1 << 20):
+                self.job.write_log(process.log, chunk)
+        watcher.join()
+
+    def _supervise(self, limit: float | None) -> None:
+        """Until every process has ended; the first that fails takes the others with it."""
+        deadline = None if limit is None else time.monotonic() + limit
+        while len(self.exit_codes) < len(self._running):
+            try:
+                event = self._ended.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self.job.warnings.append("The job reached its timeout.")
+                self._cancelled.set()
+                event, deadline = None, None
+            if event is None:
+                self._terminate()
+                continue
+            rank, code = event
+            self.exit_codes[rank] = code
+            if code != 0 and self.failed_rank is None and not self._cancelled.is_set():
+                self.failed_rank = rank
+                self._kill(signal.SIGKILL)
+
+    def _terminate(self) -> None:
+        self._kill(signal.SIGTERM)
+        timer = threading.Timer(_GRACE, self._kill, args=(signal.SIGKILL,))
+        timer.daemon = True
+        timer.start()
+
+    def _kill(self, number: signal.Signals) -> None:
+        """Signal the group of every process that was started, for what it may have left behind too."""
+        for child in self._running.values():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, number)
+
+    def _finish(self, world: list[Process], places: Places) -> None:
+        if not self._cancelled.is_set():
+            self.job.advance("Finalizing")
+        self._kill(signal.SIGKILL)  # what the processes left in the background
+        for pump in self._pumps:
+            pump.join(timeout=10)
+        places.upload_outputs(len({process.node for process in world}))
+
+    def _settle(self, world: list[Process]) -> None:
+        if self._cancelled.is_set():
+            self.job.advance("Canceled")
+        elif self.failed_rank is None:
+            self.job.advance("Completed")
+        else:
+            log = next(process.log for process in world if process.rank == self.failed_rank)
+            tail = "\n".join(self.job.log(log).splitlines()[-5:]) if log in self.job.log_names() else ""
+            self.job.fail(
+                f"Execution failed. User process 'bash' exited with status code {self.exit_codes[self.failed_rank]}. "
+                f"Please check log file '{log}' for error details. Error: {tail}"
+            )
+
+    def _environment(self, process: Process, nodes: int, places: Places) -> dict[str, str]:
+        """All variables of one process; what the runtime sets is stronger than what the job asks for."""
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        asked = {name: str(value) for name, value in (self.job.body.get("environmentVariables") or {}).items()}
+        values = literals(self.job.body)
+        env = {**inherited, **self._extra, **asked, **self._ids(), "AZUREML_NODE_COUNT": str(nodes)}
+        for name, value in self._inputs.items():
+            if name in values:
+                env[f"AZUREML_PARAMETER_{name}"] = value
+            else:
+                env[f"AZURE_ML_INPUT_{name}"] = env[f"AZUREML_DATAREFERENCE_{name}"] = value
+        for name, value in self._outputs.items():
+            env[f"AZURE_ML_OUTPUT_{name}"] = env[name] = value
+        directory = str(places.working_dir(process.node))
+        env["PWD"] = env["AZUREML_CR_EXECUTION_WORKING_DIR_PATH"] = directory
+        return {**env, "AZUREML_CR_DATA_CAPABILITY_PATH": str(places.root / "cap"), **process.env}
+
+    def _ids(self) -> dict[str, str]:
+        """Who the job is, and where its service is."""
+        here, experiment = self.job.workspace, self.job.body.get("experimentName") or "Default"
+        experiment_id = f"{here.workspace_id[:-4]}0001"
+        scope = here.arm_id
+        return {
+            "AZUREML_RUN_ID": self.job.name,
+            "AZUREML_ROOT_RUN_ID": self.job.name,
+            "AZUREML_EXPERIMENT_ID": experiment_id,
+            "AZUREML_EXPERIMENT_SCOPE": f"{scope}/experiments/{experiment}",
+            "AZUREML_ARM_SUBSCRIPTION": here.subscription_id,
+            "AZUREML_ARM_RESOURCEGROUP": here.resource_group,
+            "AZUREML_ARM_WORKSPACE_NAME": here.name,
+            "AZUREML_ARM_PROJECT_NAME": experiment,
+            "AZUREML_WORKSPACE_ID": here.workspace_id,
+            "AZUREML_WORKSPACE_SCOPE": scope,
+            "AZUREML_RUN_TOKEN": here.token,
+            "AZUREML_SERVICE_ENDPOINT": here.api_url,
+            "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{here.api_url}/discovery",
+            "AZUREML_RUN_HISTORY_SERVICE_ENDPOINT": here.api_url,
+            "MLFLOW_TRACKING_URI": f"azureml://{here.region}.api.azureml.ms/mlflow/v1.0{scope}",
+            "MLFLOW_TRACKING_TOKEN": here.token,
+            "MLFLOW_RUN_ID": self.job.name,
+            "MLFLOW_EXPERIMENT_ID": experiment_id,
+            "MLFLOW_EXPERIMENT_NAME": experiment,
+        }
+
+
+def _free_port() -> int:
+    """A port that rank 0 may listen on: on one machine jobs cannot all have the service's 6105."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
