@@ -33,8 +33,8 @@ def main() -> None:
 
     device = join_the_world()
     train(args, device)
-    # A model that outlives its process group can hang or abort the exit of the process (gloo). Returning from train() is
-    # not enough: torch leaves it in a reference cycle.
+    # A model that outlives its process group can hang or abort the exit of the process (gloo). Returning from train()
+    # is not enough: importing torch._dynamo, which DDP does in there, leaves train()'s frame in a reference cycle.
     gc.collect()
     dist.destroy_process_group()
 
