@@ -14,6 +14,10 @@ _MODELS = {"codes": "CodeVersion", "environments": "EnvironmentVersion", "data":
 _URIS = {"codes": "codeUri", "data": "dataUri"}
 
 
+_FIXED = ("image", "build", "condaFile")
+"""What makes an environment what it is."""
+
+
 @dataclass
 class AssetRoutes:
     """Assets, by kind (`codes`, `environments`, `data`) and name, versions in order of creation."""
@@ -76,9 +80,7 @@ class AssetRoutes:
             properties = {key: value for key, value in body["properties"].items() if value is not None}
             if before is None:
                 return Reply(201, self.add(kind, name, version, properties))
-            uri = _URIS.get(kind, "")
-            if before["properties"].get(uri) != properties.get(uri):
-                raise user_error("Asset paths cannot be updated.", "Immutable", "AssetPathImmutable")
+            _refuse_change(kind, f"{name}:{version}", before["properties"], properties)
             before["properties"].update(properties)
             return Reply(200, before)
 
@@ -114,9 +116,9 @@ class AssetRoutes:
             return self._list("codes", request, name)
         found = [
             resource
-            for (kind, _), versions in self.assets.items()
+            for (kind, _), versions in list(self.assets.items())
             if kind == "codes"
-            for resource in versions.values()
+            for resource in list(versions.values())
             if resource["properties"]["properties"].get("hash_sha256") == wanted
             and str(resource["properties"]["properties"].get("hash_version")) == request.query.get("hashVersion")
         ]
@@ -195,3 +197,13 @@ class AssetRoutes:
     def get_data(self, request: Request, name: str, version: str) -> Reply:
         """One data version."""
         return Reply(body=self.version("data", name, version))
+
+
+def _refuse_change(kind: str, name: str, before: Json, after: Json) -> None:
+    """A version is for ever: the same again is fine, another content is not."""
+    if kind == "environments":
+        if any(before.get(key) != after.get(key) for key in _FIXED):
+            # 409, for which the client waits to take the next version where none was asked for.
+            raise user_error(f"Environment {name} already exists with another definition.", "Conflict", status=409)
+    elif before.get(_URIS[kind]) != after.get(_URIS[kind]):
+        raise user_error("Asset paths cannot be updated.", "Immutable", "AssetPathImmutable")

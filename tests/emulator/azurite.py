@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -54,7 +53,6 @@ class Azurite:
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         try:
             self._await_port(seconds=60)
@@ -71,13 +69,8 @@ class Azurite:
 
     def stop(self) -> None:
         """End the process and forget the blobs."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=5)
+        self._process.kill()  # nothing of it is on disk
+        self._process.wait(timeout=10)
         if self._process.stdin:
             self._process.stdin.close()
         self._log.close()

@@ -7,12 +7,12 @@ is not ours, accepts it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.client
-import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
@@ -35,7 +35,6 @@ class Account:
     key: str
     port: int
     """Where Azurite listens on 127.0.0.1."""
-    _local: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
     def host(self) -> str:
@@ -140,22 +139,12 @@ class Account:
     def _exchange(
         self, method: str, target: str, headers: dict[str, str], body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        """One exchange on this thread's connection; once more on a new one where Azurite had closed it."""
-        for attempt in (1, 2):
-            connection = getattr(self._local, "connection", None) or http.client.HTTPConnection(
-                "127.0.0.1", self.port, timeout=60
-            )
-            self._local.connection = connection
-            try:
-                connection.request(method, target, body=body, headers=headers)
-                response = connection.getresponse()
-                return response.status, response.getheaders(), response.read()
-            except (ConnectionError, http.client.HTTPException):
-                connection.close()
-                self._local.connection = None
-                if attempt == 2:
-                    raise
-        raise AssertionError("unreachable")
+        """One exchange, on a connection of its own: threads come and go here, and Azurite is near."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, target, body=body, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.getheaders(), response.read()
 
 
 def _window(minutes: float) -> tuple[str, str]:

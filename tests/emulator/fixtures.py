@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from .azurite import Azurite
     from .service import Emulator
 
+SDK_WARNINGS = (
+    "ignore:The .context. parameter is deprecated",  # marshmallow 3.26, of azure-ai-ml's schemas
+    "ignore:The use of a 'BlobProperties' instance",  # azure-storage-blob 12.31, of azure-ai-ml's downloads
+    "ignore:content_as_bytes is deprecated",
+)
+"""Warnings of azure-ai-ml itself: `pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]`."""
+
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[Azurite]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .jobs import TERMINAL, Job, JobRoutes
@@ -72,8 +73,10 @@ class HistoryRoutes:
         """Addresses of data assets that jobs made."""
         found = {}
         for asset in request.json()["values"]:
-            _, run, output = asset.rsplit("/", 2)[0].rsplit("/", 1)[1].split("--")
-            found[asset] = {"uri": self._run(run).output_uri(output), "type": "UriFolder"}
+            named = re.search(r"/output--(.+)--(\w+)/versions/1$", asset)
+            if named is None:
+                raise not_found(f"Data asset {asset} was not found.")
+            found[asset] = {"uri": self._run(named[1]).output_uri(named[2]), "type": "UriFolder"}
         return Reply(body={"values": found})
 
     @route("metrics.run", "GET", Host.API, _MLFLOW + "/runs/get")

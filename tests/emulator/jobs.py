@@ -224,7 +224,7 @@ class JobRoutes:
     def list(self, request: Request) -> Reply:
         """A page of jobs, newest first."""
         view = request.query.get("listViewType", "ActiveOnly")
-        jobs = [job for job in reversed(self.jobs.values()) if _in_view(job, view)]
+        jobs = [job for job in reversed(list(self.jobs.values())) if _in_view(job, view)]
         start = int(request.query.get("$skip") or 0)
         page = {"value": [job.resource() for job in jobs[start : start + self.page_size]]}
         if start + self.page_size < len(jobs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from .wire import Json, Refusal
 
@@ -75,7 +75,23 @@ def _model_differences(read: Any, sent: Any, where: str) -> Iterator[str]:
         except Exception as error:
             yield f"{place} is {value!r}: {error}"
             continue
+        if isinstance(found, str) and _holds_time(read, attributes[key]):
+            yield f"{place} is {value!r}"  # the models hand on what they cannot read
+            continue
         yield from _differences(found, value, place)
+
+
+def _holds_time(model: Any, attribute: str) -> bool:
+    """Whether a model declares a field as a duration or a point in time."""
+    declared = next(
+        (
+            vars(base)["__annotations__"].get(attribute)
+            for base in type(model).__mro__
+            if attribute in vars(base).get("__annotations__", {})
+        ),
+        None,
+    )
+    return any(isinstance(one, type) and issubclass(one, (date, timedelta)) for one in get_args(declared))
 
 
 def _ray_differences(sent: Json, where: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ from .wire import Refusal
 from .world import Meeting, NotEmulatedError, Process, literals, processes, render, seconds
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV")
-"""What processes get of this machine's environment: an image's stand-in."""
+"""What processes get of this machine's environment, with this Python first: an image's stand-in."""
 _GRACE = 2.0
 """Seconds between TERM and KILL of a cancelled job."""
 
@@ -172,6 +173,7 @@ class JobRun:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         asked = {name: str(value) for name, value in (self.job.body.get("environmentVariables") or {}).items()}
         values = literals(self.job.body)
+        inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
         env = {**inherited, **self._extra, **asked, **self._ids(), "AZUREML_NODE_COUNT": str(nodes)}
         for name, value in self._inputs.items():
             if name in values:

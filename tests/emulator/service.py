@@ -193,7 +193,13 @@ class Emulator:
         except Refusal as refusal:
             code = "AuthorizationPermissionMismatch" if refusal.status == 403 else "InvalidAuthenticationInfo"
             return Refusal(refusal.status, code, refusal.message).storage_reply()
-        return self.account.forward(request.method, target, headers, body)
+        reply = self.account.forward(request.method, target, headers, body)
+        if reply.status == 206 and not reply.body:
+            # Azure has no empty ranges; Azurite 3.35 answers 206 for one that begins where the blob ends.
+            message = "The range specified is invalid for the current size of the resource."
+            size = reply.headers.get("content-range", "").rpartition("/")[2]
+            return Refusal(416, "InvalidRange", message, headers={"Content-Range": f"bytes */{size}"}).storage_reply()
+        return reply
 
 
 def _blob_route(request: Request) -> str:
