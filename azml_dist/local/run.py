@@ -19,7 +19,7 @@ from azml_dist.logs import Labeller, Logs, Source
 from azml_dist.runs import Run, RunStatus
 
 _TAIL_LINES = 20
-_POLL = (0.005, 0.1)
+_POLL = (0.005, 0.02)
 """Seconds between two looks at a run: at first, and at most while nothing happens."""
 
 _children: set[LocalRun] = set()

@@ -13,16 +13,18 @@ from collections.abc import Callable
 
 
 def main(socket_path: str, log_folder: str, node_count: str, process_count: str, port: str, *command: str) -> None:
+    """Start the agents, then become a small process that waits for them."""
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     supervisor.connect(socket_path)
-    supervisor.sendall(b"host\n")
+    gc.disable()  # nothing of torch's modules is garbage: a tenth of the import's time
     try:
         from torch.distributed.run import main as torchrun
     except ImportError as error:
         supervisor.sendall(f"no-torchrun {error}\n".encode())
         return
     gc.freeze()
-    agents = {}
+    gc.enable()
+    agents = []
     for node in range(int(node_count)):
         options = {
             "--nnodes": node_count,
@@ -34,11 +36,20 @@ def main(socket_path: str, log_folder: str, node_count: str, process_count: str,
             "--log-dir": os.path.join(os.path.dirname(socket_path), f"torchrun-{node}"),
         }
         args = [word for option in options.items() for word in option] + ["--no-python", *command]
-        agents[_fork(torchrun, args, os.path.join(log_folder, f"torchrun_node_{node}.txt"))] = node
-    while agents:
+        agents.append(str(_fork(torchrun, args, os.path.join(log_folder, f"torchrun_node_{node}.txt"))))
+    # What the agents change of torch's memory would stay here a second time: some 70 MB.
+    os.set_inheritable(supervisor.fileno(), True)
+    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, WAIT, str(supervisor.fileno()), *agents])
+
+
+WAIT = "--wait"
+
+
+def wait(supervisor: int, agents: list[int]) -> None:
+    """Tell the supervisor how each agent ends."""
+    for _ in agents:
         pid, status = os.wait()
-        code = os.waitstatus_to_exitcode(status)
-        supervisor.sendall(f"agent {agents.pop(pid)} {code}\n".encode())
+        os.write(supervisor, f"agent {agents.index(pid)} {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def _fork(torchrun: Callable[[list[str]], None], args: list[str], log: str) -> int:
@@ -65,6 +76,9 @@ def _fork(torchrun: Callable[[list[str]], None], args: list[str], log: str) -> i
 
 
 if __name__ == "__main__":
-    # Python puts this file's folder first, where neighbours have names of their own.
-    sys.path.pop(0)
-    main(*sys.argv[1:])
+    if sys.argv[1] == WAIT:
+        wait(int(sys.argv[2]), list(map(int, sys.argv[3:])))
+    else:
+        # Python puts this file's folder first, where neighbours have names of their own.
+        sys.path.pop(0)
+        main(*sys.argv[1:])
