@@ -221,16 +221,16 @@ class JobRoutes:
         return Reply(body=job.resource())
 
     @route("jobs.list", "GET", Host.ARM, "{WS}/jobs")
-    def list(self, request: Request) -> Reply:
+    def list_jobs(self, request: Request) -> Reply:
         """A page of jobs, newest first."""
         view = request.query.get("listViewType", "ActiveOnly")
         jobs = [job for job in reversed(list(self.jobs.values())) if _in_view(job, view)]
         start = int(request.query.get("$skip") or 0)
-        page = {"value": [job.resource() for job in jobs[start : start + self.page_size]]}
+        page: Json = {"value": [job.resource() for job in jobs[start : start + self.page_size]]}
         if start + self.page_size < len(jobs):
             version = request.query.get("api-version", "")
             url = f"https://{Host.ARM.value}{self.workspace.arm_id}/jobs"
-            page["nextLink"] = f"{url}?api-version={version}&$skip={start + self.page_size}&listViewType={view}"  # type: ignore[assignment]
+            page["nextLink"] = f"{url}?api-version={version}&$skip={start + self.page_size}&listViewType={view}"
         return Reply(body=page)
 
     @route("jobs.cancel", "POST", Host.ARM, "{WS}/jobs/{name}/cancel")
@@ -255,11 +255,9 @@ class JobRoutes:
         """Whether a cancel is through."""
         job = self.named(operation.split(":")[2])
         job.look()
-        return (
-            Reply(200)
-            if job.status in TERMINAL
-            else Reply(202, headers={"Location": f"https://{request.host}{request.target}", "Retry-After": "1"})
-        )
+        if job.status in TERMINAL:
+            return Reply(200)
+        return Reply(202, headers={"Location": f"https://{request.host}{request.target}", "Retry-After": "1"})
 
 
 def _in_view(job: Job, view: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from inspect import get_annotations
 from typing import Any, get_args
 
 from .wire import Json, Refusal
@@ -84,12 +85,7 @@ def _model_differences(read: Any, sent: Any, where: str) -> Iterator[str]:
 def _holds_time(model: Any, attribute: str) -> bool:
     """Whether a model declares a field as a duration or a point in time."""
     declared = next(
-        (
-            vars(base)["__annotations__"].get(attribute)
-            for base in type(model).__mro__
-            if attribute in vars(base).get("__annotations__", {})
-        ),
-        None,
+        (found[attribute] for found in map(get_annotations, type(model).__mro__) if attribute in found), None
     )
     return any(isinstance(one, type) and issubclass(one, (date, timedelta)) for one in get_args(declared))
 
