@@ -1,0 +1,266 @@
+"""Every block of the README and of the guides is executed, and shows what really comes out.
+
+A section (`##`) is one session, as a reader would have it: a copy of the samples, and a folder of runs of its own.
+Shell blocks go through bash, Python blocks are run, YAML blocks are written down, read and planned. What differs from
+one run to the next (names, seconds, losses, folders) is brought to one form first; `...` stands for any lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Timer
+from typing import Any, NamedTuple
+
+import pytest
+
+from azml_dist import Job
+
+REPOSITORY = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "docs/local-runs.md", "docs/how-it-works.md")
+
+HERE, ROOT = "/home/you/azml-dist", "/home/you/.azml_dist/runs"
+"""What the documents show for the copy of the repository, and for the folder of runs."""
+RUN_NAME = re.compile(r"\b[a-z0-9][a-z0-9-]*-[0-9a-f]{6}\b")
+END, SECONDS = "-- end of output --", 120
+VOLATILE = (
+    (RUN_NAME, "NAME"),
+    (re.compile(r"\b\d+\.\d s\b"), "SECONDS"),
+    (re.compile(r"\b\d\.\d{4}\b"), "NUMBER"),
+    (re.compile(r"\b[\d.]+ (kB|bytes)\b"), "SIZE"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b"), "DATE"),
+    (re.compile(r"  +"), "  "),  # columns are as wide as what stands in them
+)
+LABEL = re.compile(r"\[node\d+ rank\d+\] ")
+PIECE = re.compile(
+    r"^## (?P<title>[^\n]+)$|^```(?P<language>\w*) ?(?P<file>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+class Block(NamedTuple):
+    """A fenced block; behind its language may stand the file that it is the text of."""
+
+    language: str
+    file: str
+    text: str
+    where: str
+
+
+class Section(NamedTuple):
+    document: str
+    title: str
+    blocks: list[Block]
+
+
+def sections() -> Iterator[Section]:
+    for document in DOCUMENTS:
+        text = (REPOSITORY / document).read_text(encoding="utf-8")
+        section = Section(document, "", [])
+        for piece in PIECE.finditer(text):
+            if piece["title"]:
+                yield section
+                section = Section(document, piece["title"], [])
+            else:
+                line = text.count("\n", 0, piece.start("text")) + 1
+                section.blocks.append(Block(piece["language"], piece["file"], piece["text"], f"{document}:{line}"))
+        yield section
+
+
+@pytest.mark.parametrize("section", [pytest.param(s, id=f"{s.document}: {s.title}") for s in sections() if s.blocks])
+def test_every_block_does_what_it_shows(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = repository_copy(tmp_path / "azml-dist")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("AZML_DIST_ROOT", str(tmp_path / "runs"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the documents show runs on a CPU
+    with shell() as bash:
+        reader = Reader(folder, tmp_path / "runs", bash)
+        for block in section.blocks:
+            reader.follow(block)
+        reader.expect_nothing_more()
+
+
+def repository_copy(folder: Path) -> Path:
+    """What the documents speak of, without what git does not know."""
+    for name in ("samples", "environments"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "outputs"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+@contextlib.contextmanager
+def shell() -> Iterator[subprocess.Popen[str]]:
+    options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(["bash"], encoding="utf-8", **options) as bash:
+        too_long = Timer(SECONDS, bash.kill)
+        too_long.start()
+        try:
+            yield bash
+        finally:
+            too_long.cancel()
+            bash.kill()
+
+
+class Reader:
+    """Somebody who types what a section shows, and looks at what comes out."""
+
+    def __init__(self, folder: Path, root: Path, shell: subprocess.Popen[str]) -> None:
+        self.folder, self.root, self.shell = folder, root, shell
+        self.names: dict[str, str] = {}
+        """The run that stands behind each name in the document."""
+        self.variables: dict[str, Any] = {}
+        self.printed = ""
+        """What the Python block just before has printed, and no block has shown yet."""
+
+    def follow(self, block: Block) -> None:
+        if block.language == "text":
+            return self.look(block)
+        self.expect_nothing_more()
+        return {
+            "console": self.type,
+            "python": self.write if block.file else self.run,
+            "yaml": self.write,
+        }[block.language](block)
+
+    def expect_nothing_more(self) -> None:
+        assert not self.printed, f"no block shows what a Python block prints:\n{self.printed}"
+
+    def type(self, block: Block) -> None:
+        """`$ command` lines, each followed by what it prints."""
+        for typed in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+            command, *shown = typed.splitlines()
+            self.compare(shown, self.bash(self.known(command)), block.where)
+
+    def bash(self, command: str) -> str:
+        """What a command prints, typed into the section's shell."""
+        assert self.shell.stdin
+        assert self.shell.stdout
+        # In braces, what a command exports stays; `$?` is that of the command before.
+        typed = f"{{ {instead_of_make(command)}\n}} </dev/null; code=$?; echo '{END}'; (exit $code)\n"
+        self.shell.stdin.write(typed)
+        self.shell.stdin.flush()
+        printed = ""
+        for line in self.shell.stdout:
+            printed += line
+            if line.endswith(f"{END}\n"):
+                return printed.removesuffix(f"{END}\n")
+        raise AssertionError(f"`{command}` ended its shell, or took more than {SECONDS} s:\n{printed}")
+
+    def run(self, block: Block) -> None:
+        """A cell of a notebook: what it defines is there for the next one."""
+        line = int(block.where.rpartition(":")[2])
+        code = compile("\n" * (line - 1) + self.known(block.text), block.where.rpartition(":")[0], "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, self.variables)
+        self.printed = printed.getvalue()
+
+    def look(self, block: Block) -> None:
+        self.compare(block.text.splitlines(), self.printed, block.where)
+        self.printed = ""
+
+    def write(self, block: Block) -> None:
+        assert block.file, f"{block.where}: a file needs a name, behind the language"
+        file = self.folder / block.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.text, encoding="utf-8")
+        if block.language == "yaml":
+            assert Job.load(file).plan().world.world_size >= 1
+
+    def known(self, text: str) -> str:
+        """The document's names of runs, replaced by those of the runs that were made."""
+        return RUN_NAME.sub(lambda name: self.names.get(name[0], name[0]), text)
+
+    def compare(self, shown: Sequence[str], printed: str, where: str) -> None:
+        printed = printed.replace(str(self.root), ROOT).replace(str(self.folder), HERE)
+        lines = printed.splitlines()
+        assert same(shown, lines), f"{where}: shown\n\n" + "\n".join(shown) + "\n\nbut there came\n\n" + printed
+        for name, real in zip(dict.fromkeys(names_in(shown)), dict.fromkeys(names_in(lines)), strict=False):
+            self.names.setdefault(name, real)
+
+
+def instead_of_make(command: str) -> str:
+    """The last steps of a target, without the set-up, which whoever runs this test has behind them."""
+    if command == "make demo":
+        return "make -n demo | sed -n '/azml-dist run/,$p' | bash"
+    if command == "make test":
+        return "make -n test > steps && grep -q pytest steps"  # this very test is one of those that it runs
+    assert not command.startswith("make "), command
+    return command
+
+
+def same(shown: Sequence[str], printed: Sequence[str]) -> bool:
+    """Whether lines are as shown: those of each rank in their order, as ranks do not wait for one another."""
+    wanted, found = by_label(shown), by_label(printed)
+    anything = "..." in shown
+    if not anything and wanted.keys() != found.keys():
+        return False
+    return all(re.fullmatch(pattern(lines), text(found[label])) for label, lines in wanted.items())
+
+
+def by_label(lines: Sequence[str]) -> defaultdict[str, list[str]]:
+    labels = {match[0] for line in lines if (match := LABEL.match(line))} | {""}
+    streams: defaultdict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        for label in labels if line == "..." else [match[0] if (match := LABEL.match(line)) else ""]:
+            streams[label].append(line)
+    streams[""] += []
+    return streams
+
+
+def pattern(lines: Sequence[str]) -> str:
+    return "".join(r"(?:.*\n)*" if line == "..." else re.escape(text([line])) for line in lines)
+
+
+def text(lines: Sequence[str]) -> str:
+    joined = "".join(f"{line.rstrip()}\n" for line in lines)
+    for volatile, word in VOLATILE:
+        joined = volatile.sub(word, joined)
+    return joined
+
+
+def names_in(lines: Sequence[str]) -> list[str]:
+    return [name for line in lines for name in RUN_NAME.findall(line)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        (["a", "b"], ["a", "c"]),
+        (["a"], ["a", "b"]),
+        (["a", "b"], ["b", "a"]),
+        (["a", "...", "d"], ["a", "b", "c"]),
+        (["[node0 rank0] a"], ["[node0 rank1] a"]),
+        (["[node0 rank0] a", "[node0 rank0] b"], ["[node0 rank0] b", "[node0 rank0] a"]),
+        (["[node0 rank0] a"], ["[node0 rank0] a", "[node0 rank1] a"]),
+        (["run x-123abc: Completed in 1.0 s"], ["run x-123abc: Failed in 1.0 s"]),
+    ],
+)
+def test_other_lines_than_those_shown_are_noticed(shown: list[str], printed: list[str]) -> None:
+    assert not same(shown, printed)
+
+
+def test_what_differs_between_runs_is_not_compared() -> None:
+    shown = ["run x-123abc: Completed in 1.0 s", "...", "[node0 rank0] loss 0.1234", "[node0 rank1] b"]
+    printed = ["run x-456def: Completed in 22.5 s", "more", "[node0 rank1] b", "[node0 rank0] loss 0.9876"]
+
+    assert same(shown, printed)
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "bench"])
+def test_what_the_readme_calls_is_in_the_makefile(target: str) -> None:
+    """On a fresh machine: the set-up is part of the target."""
+    ended = subprocess.run(
+        ["make", "-n", "VENV=not-there-yet", target], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "venv not-there-yet" in ended.stdout
