@@ -50,6 +50,7 @@ class Azurite:
         self._process = subprocess.Popen(
             [*find_azurite(), "--blobHost", "127.0.0.1", "--blobPort", str(self.port), *_OPTIONS],
             env={**os.environ, "AZURITE_ACCOUNTS": accounts},
+            cwd=self._folder.name,
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=subprocess.STDOUT,
