@@ -42,13 +42,14 @@ class Azurite:
     """A running Azurite; each `account()` is a fresh, empty storage account."""
 
     def __init__(self) -> None:
+        command = find_azurite()
         self._folder = tempfile.TemporaryDirectory(prefix="azurite-")
         self._names = (f"emulated{number:03d}" for number in itertools.count())
         self.port = _free_port()
         accounts = ";".join(f"emulated{number:03d}:{_KEY}" for number in range(_ACCOUNTS))
         self._log = open(Path(self._folder.name) / "azurite.log", "w+b")  # noqa: SIM115 (open as long as Azurite runs)
         self._process = subprocess.Popen(
-            [*find_azurite(), "--blobHost", "127.0.0.1", "--blobPort", str(self.port), *_OPTIONS],
+            [*command, "--blobHost", "127.0.0.1", "--blobPort", str(self.port), *_OPTIONS],
             env={**os.environ, "AZURITE_ACCOUNTS": accounts},
             cwd=self._folder.name,
             stdin=subprocess.PIPE,
