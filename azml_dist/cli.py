@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -18,6 +20,7 @@ from azml_dist.errors import DistError, NotFound, RunFailed
 if TYPE_CHECKING:
     from azml_dist.job import Job
     from azml_dist.local.run import LocalRun
+    from azml_dist.local.supervision import Supervision
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; the run failed; the job or the call is wrong; interrupted."""
@@ -113,12 +116,12 @@ def run(
     as_json: bool,
 ) -> int:
     """Run a job on this machine, in the world that Azure ML would start, and follow the logs of all ranks."""
-    from azml_dist.local.executor import Local
-    from azml_dist.plan import World
+    with _Interrupts() as interrupts, _supervisor_ahead(job, launcher, python) as supervision:
+        from azml_dist.local.executor import Local
+        from azml_dist.plan import World
 
-    executor = Local(root=root, launcher=launcher, timeout=timeout, python=python)
-    with _Interrupts() as interrupts:
-        started = interrupts.run = executor.submit(_load(job, settings, inputs))
+        executor = Local(root=root, launcher=launcher, timeout=timeout, python=python)
+        started = interrupts.run = executor.submit(_load(job, settings, inputs), supervision=supervision)
         _say(f"run {started.name}: {World(**started.state().world)}")
         try:
             _print_chunks(started.chunks(follow=True, colour=_colours(as_json)), as_json)
@@ -264,6 +267,30 @@ def _find(name: str, root: str | None) -> LocalRun:
     if not isinstance(found, LocalRun):
         raise NotFound(f"run {name} is not on this machine")
     return found
+
+
+@contextmanager
+def _supervisor_ahead(job: str, launcher: str | None, python: str | None) -> Iterator[Supervision | None]:
+    """torch takes a second to import: for a job that looks as if it needs torchrun, begin before it is read."""
+    from azml_dist.local.supervision import Supervision
+
+    if launcher == "direct" or sys.platform == "win32" or not _mentions_pytorch(job):
+        yield None
+        return
+    supervision = Supervision(shutil.which(python) if python else sys.executable)
+    try:
+        yield supervision
+    except BaseException:
+        supervision.end()
+        raise
+
+
+def _mentions_pytorch(job: str) -> bool:
+    try:
+        with open(job.rpartition(":")[0] or job, "rb") as file:
+            return b"pytorch" in file.read(1 << 16).lower()
+    except OSError:
+        return False
 
 
 class _Interrupts:

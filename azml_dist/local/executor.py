@@ -8,21 +8,21 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from azml_dist.errors import DistError, JobError, LaunchError
+from azml_dist.errors import JobError, LaunchError
 from azml_dist.job import Job
 from azml_dist.local import staging
+from azml_dist.local.environment import base_environment
 from azml_dist.local.gpus import share, visible_gpus
 from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
 from azml_dist.local.run import LocalRun
 from azml_dist.local.state import ProcessState, RunFolder, RunState
+from azml_dist.local.supervision import Supervision, needs_no_quotes
 from azml_dist.plan import LaunchPlan, Place
 
 Launcher = Literal["torchrun", "direct"]
@@ -30,14 +30,6 @@ Launcher = Literal["torchrun", "direct"]
 HOST = "127.0.0.1"
 HERE = ("PyTorch", None)
 """The distributions that this version runs here; None is a plain single process."""
-
-_WORLD_VARIABLES = re.compile(
-    r"(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|NODE_RANK|MASTER_ADDR|MASTER_PORT|GROUP_(RANK|WORLD_SIZE)"
-    r"|ROLE_(NAME|RANK|WORLD_SIZE)|TF_CONFIG|RAY_ADDRESS|MLFLOW_(RUN_ID|TRACKING_URI|EXPERIMENT_ID|EXPERIMENT_NAME)"
-    r"|(TORCHELASTIC|OMPI|PMIX|PMI|AZUREML|AZURE_ML|AZ_BATCH|AZ_BATCHAI)_.*)"
-)
-"""Variables that tell a process its place in some run: what the caller has of them is another run's."""
-
 
 class Local:
     """Runs jobs on this machine, each emulated node with a working directory of its own.
@@ -73,58 +65,70 @@ class Local:
         self._python = shutil.which(python) if python else sys.executable
         self._grace = grace
 
-    def submit(self, job: Job) -> LocalRun:
+    def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun:
         """Start the job here and return its run, which goes on while this process lives.
 
-        Raises `JobError` for inputs that are not here, `LaunchError` where the run cannot be started.
+        `supervision` is a supervisor that was started ahead. Raises `JobError` for inputs that are not here,
+        `LaunchError` where the run cannot be started.
         """
+        try:
+            plan = self._plan(job)
+            launcher = self._launcher or ("torchrun" if plan.world.distribution == "PyTorch" else "direct")
+            supervision = supervision or Supervision(self._python if launcher == "torchrun" else None)
+            folder = self._make_folder(plan.job)
+            try:
+                return self._start(plan, launcher, folder, supervision)
+            except BaseException as error:
+                shutil.rmtree(folder.path, ignore_errors=True)
+                if isinstance(error, OSError):
+                    raise _cannot_write(folder.path, error) from error
+                raise
+        except BaseException:
+            if supervision:
+                supervision.end()
+            raise
+
+    def _plan(self, job: Job) -> LaunchPlan:
         if sys.platform == "win32":
             raise LaunchError("jobs do not run on Windows itself", hint="run this inside WSL, where they do")
-        job = staging.with_inputs(job, self._inputs)
-        staging.refuse_remote_inputs(job)
-        plan = job.plan()
         if job.code and not job.code_folder:
             raise JobError(
                 f"{job.code} is a code asset in Azure ML, and not on this machine",
                 hint="run it here from its folder: `--set code=PATH`",
                 where="code",
             )
+        job = staging.with_inputs(job, self._inputs)
+        staging.refuse_remote_inputs(job)
+        plan = job.plan()
         if plan.world.distribution not in HERE:
             raise LaunchError(
-                f"{plan.world.distribution} jobs do not run here yet; they can be planned and exported",
+                f"{plan.world.distribution} jobs do not run here yet; they can be planned",
                 hint="PyTorch and single-process jobs run here",
             )
-        folder = self._make_folder(job)
-        temp = _make_temp()
-        try:
-            return self._start(plan, folder, temp)
-        except BaseException as error:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            shutil.rmtree(temp, ignore_errors=True)
-            if isinstance(error, OSError) and not isinstance(error, DistError):
-                raise _cannot_write(folder.path, error) from error
-            raise
+        return plan
 
-    def _start(self, plan: LaunchPlan, folder: RunFolder, temp: Path) -> LocalRun:
+    def _start(self, plan: LaunchPlan, launcher: Launcher, folder: RunFolder, supervision: Supervision) -> LocalRun:
         lock = folder.lock()
         ports = Ports()
+        temp = Path(supervision.temp)
         try:
             path = _without_blanks(folder.path, temp)
             place = self._place(plan, path, temp, ports)
             placed = plan.at(place)
             state = _first_state(placed, folder)
             folder.write(state)
-            (folder.path / "plan.json").write_text(json.dumps(_unsecret(placed).to_dict(), indent=1))
             for working_dir in place.working_dirs:
                 staging.stage_code(plan.code, Path(working_dir))
-            (folder.path / "user_logs").mkdir()
+            for name in ("user_logs", "system_logs"):
+                (folder.path / name).mkdir()
             folder.reserve()
-            spec = self._specification(placed, folder, temp, state)
-            spec["launcher_port"] = ports.take()
-            spec["keep_fds"] = [lock, *ports.held]
-            state.launcher = spec["launcher"]
+            (folder.path / "plan.json").write_text(json.dumps(_unsecret(placed).to_dict(), indent=1))
+            spec = self._specification(placed, folder, state)
+            spec |= {"launcher": launcher, "temp": str(temp), "launcher_port": ports.take()}
+            state.launcher = launcher
             folder.write(state)
-            return LocalRun(folder, _start_supervisor(spec))
+            supervision.hand_over(spec, [lock, *ports.held])
+            return LocalRun(folder, supervision)
         finally:
             ports.close()
             os.close(lock)
@@ -169,7 +173,7 @@ class Local:
             own_variables=own,
         )
 
-    def _specification(self, plan: LaunchPlan, folder: RunFolder, temp: Path, state: RunState) -> dict[str, Any]:
+    def _specification(self, plan: LaunchPlan, folder: RunFolder, state: RunState) -> dict[str, Any]:
         """All that the supervisor needs to know, values of the caller's own variables included: it is never written."""
         world = plan.world
         base = base_environment(self._python)
@@ -191,8 +195,6 @@ class Local:
             )
         return {
             "folder": str(folder.path),
-            "temp": str(temp),
-            "launcher": self._launcher or ("torchrun" if world.distribution == "PyTorch" else "direct"),
             "launcher_is_chosen": self._launcher is not None,
             "python": self._python,
             "argv": [bash, "-c", plan.command],
@@ -210,16 +212,6 @@ class Local:
 def default_root() -> Path:
     """Where runs go if nobody says otherwise."""
     return Path(os.environ.get("AZML_DIST_ROOT") or Path.home() / ".azml_dist" / "runs")
-
-
-def base_environment(python: str) -> dict[str, str]:
-    """The caller's environment without what tells of another run; `python` in it is the given one."""
-    env = {name: value for name, value in os.environ.items() if not _WORLD_VARIABLES.fullmatch(name)}
-    folder = os.path.dirname(os.path.abspath(python))
-    path = env.get("PATH", os.defpath).split(os.pathsep)
-    env["PATH"] = os.pathsep.join([folder, *(p for p in path if p != folder)])
-    env.pop("OLDPWD", None)
-    return env
 
 
 def remember_root(root: Path) -> None:
@@ -277,42 +269,13 @@ def _unsecret(plan: LaunchPlan) -> LaunchPlan:
     return plan.at(replace(plan.place, own_variables={}))
 
 
-def _make_temp() -> Path:
-    """A folder of short and plain path, for sockets and links; in the usual place where that is one."""
-    usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="azml-", dir=usual if staging.needs_no_quotes(usual) else "/tmp"))
-
-
 def _without_blanks(folder: Path, temp: Path) -> Path:
     """The run's folder under a path that needs no quotes in a command: its own, or a link to it."""
-    if staging.needs_no_quotes(str(folder)):
+    if needs_no_quotes(str(folder)):
         return folder
     link = temp / folder.name
     link.symlink_to(folder)
     return link
-
-
-def _start_supervisor(spec: dict[str, Any]) -> subprocess.Popen[bytes]:
-    package = str(Path(__file__).resolve().parent.parent.parent)
-    code = f"import sys; sys.path.insert(0, {package!r}); from azml_dist.local.supervisor import main; main()"
-    log = Path(spec["folder"]) / "system_logs"
-    log.mkdir()
-    with open(log / "supervisor.txt", "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            pass_fds=spec["keep_fds"],
-            start_new_session=True,
-        )
-    payload = json.dumps(spec).encode()
-    assert process.stdin
-    process.stdin.write(len(payload).to_bytes(8, "little") + payload)
-    # It stays open: its end tells the supervisor that this process is gone.
-    process.stdin.flush()
-    return process
 
 
 def _cannot_write(path: Path, error: OSError) -> LaunchError:

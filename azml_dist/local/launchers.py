@@ -6,6 +6,7 @@ A launcher reports to the run it belongs to through `started` and `ended`; to th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from azml_dist.local import processes
+from azml_dist.local.environment import base_environment
 
 Spec = dict[str, Any]
 """What the executor asks of the supervisor; see `executor.specification`."""
@@ -66,9 +68,30 @@ class Launcher(Protocol):
         """Start no more. The ranks themselves are stopped by their run."""
 
 
-def make_launcher(spec: Spec, run: Run) -> Launcher:
-    """The launcher that the specification names."""
-    return (Torchrun if spec["launcher"] == "torchrun" else Direct)(spec, run)
+class Host(NamedTuple):
+    """The process that becomes the torchrun agents, once it is told on the pipe `orders` for which world."""
+
+    pid: int
+    orders: int
+
+
+def make_launcher(spec: Spec, run: Run, host: Host | None) -> Launcher:
+    """The launcher that the specification names; `host` is what `start_host` has started ahead."""
+    if spec["launcher"] == "torchrun":
+        return Torchrun(spec, run, host or start_host(spec["python"], spec["temp"]))
+    return Direct(spec, run)
+
+
+def start_host(python: str, temp: str) -> Host:
+    """Start the process that imports torch, and then waits for its orders."""
+    output = os.open(os.path.join(temp, "torchrun.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    orders, ours = os.pipe()
+    try:
+        argv = [python, str(_HERE / "torchrun_host.py"), os.path.join(temp, "s")]
+        return Host(_spawn(argv, temp, base_environment(python), output, orders), ours)
+    finally:
+        os.close(output)
+        os.close(orders)
 
 
 class Direct:
@@ -105,42 +128,38 @@ class Direct:
 class Torchrun:
     """One torchrun agent a node; in each process that it starts, `rank.py` stands before the user's command."""
 
-    def __init__(self, spec: Spec, run: Run) -> None:
-        self._spec, self._run = spec, run
+    def __init__(self, spec: Spec, run: Run, host: Host) -> None:
+        self._spec, self._run, self._host = spec, run, host
         self._contexts = {(c["node_rank"], c["local_rank"]): c for c in spec["contexts"]}
-        self._socket = os.path.join(spec["temp"], "s")
         self._logs = os.path.join(spec["folder"], "system_logs")
-        self._host = 0
         self._direct: Direct | None = None
         self._broken: tuple[float, str] | None = None
 
     def start(self) -> None:
+        path = os.path.join(self._spec["temp"], "s")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self._socket)
+        listener.bind(path)
         listener.listen(1024)
         self._run.watch(listener.fileno(), lambda: _Client(self, listener.accept()[0]).open(self._run))
-        os.makedirs(self._logs, exist_ok=True)
-        log = os.open(os.path.join(self._logs, "torchrun.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        host = [self._spec["python"], str(_HERE / "torchrun_host.py"), self._socket, self._logs]
         world = [str(self._spec[key]) for key in ("node_count", "process_count", "launcher_port")]
-        rank = [sys.executable, "-I", "-S", str(_HERE / "rank.py"), self._socket]
-        self._host = _spawn([*host, *world, *rank], self._spec["temp"], self._spec["base_env"], log)
-        os.close(log)
+        rank = [sys.executable, "-I", "-S", str(_HERE / "rank.py"), path]
+        os.write(self._host.orders, "\0".join([self._logs, *world, *rank]).encode())
+        os.close(self._host.orders)
 
     def turn(self, children: list[tuple[int, int]]) -> None:
         if self._direct:
             self._direct.turn(children)
             return
         for pid, status in children:
-            if pid == self._host and status:
+            if pid == self._host.pid and status:
                 self._breaks(f"torchrun {_words(*_ending(status))}")
         if self._broken and time.monotonic() > self._broken[0] and not self._run.stopping:
+            shutil.copy(os.path.join(self._spec["temp"], "torchrun.txt"), self._logs)
             raise LaunchFailed(self._broken[1], f"its own messages are in {self._logs}")
 
     def stop(self) -> None:
         # Left alone, the agents would wait for one another for up to 300 s.
-        if self._host:
-            processes.send([*processes.children(self._host), self._host], signal.SIGKILL)
+        processes.send([*processes.children(self._host.pid), self._host.pid], signal.SIGKILL)
 
     # What its clients, the processes under torchrun, have to say.
 
@@ -235,10 +254,10 @@ class _Client:
                 self._launcher.rank_ended(Exit(self.rank, None, signal.SIGKILL, time=time.monotonic()))
 
 
-def _spawn(argv: list[str], cwd: str, env: dict[str, str], output: int) -> int:
+def _spawn(argv: list[str], cwd: str, env: dict[str, str], output: int, stdin: int = subprocess.DEVNULL) -> int:
     try:
         child = subprocess.Popen(
-            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            argv, cwd=cwd, env=env, stdin=stdin, stdout=output, stderr=output, start_new_session=True
         )
     except OSError as error:
         raise LaunchFailed(f"{argv[0]} could not be started in {cwd}: {error.strerror}") from error

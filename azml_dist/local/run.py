@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from pathlib import Path
 from azml_dist.errors import NotFound, RunFailed
 from azml_dist.local.merged import Reader
 from azml_dist.local.state import FAILED, RunFolder, RunState
+from azml_dist.local.supervision import Supervision
 from azml_dist.logs import Labeller, Logs, Source
 from azml_dist.runs import Run, RunStatus
 
@@ -29,11 +29,11 @@ _children: set[LocalRun] = set()
 class LocalRun(Run):
     """A run on this machine, launched by this process or by another."""
 
-    def __init__(self, folder: RunFolder, supervisor: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, folder: RunFolder, supervision: Supervision | None = None) -> None:
         self._folder = folder
-        self._supervisor = supervisor
+        self._supervision = supervision
         self.name = folder.path.name
-        if supervisor:
+        if supervision:
             _children.add(self)
 
     @classmethod
@@ -83,7 +83,7 @@ class LocalRun(Run):
             if deadline and time.monotonic() > deadline:
                 raise TimeoutError(f"run {self.name} is still {state.status} after {timeout:g} s")
             time.sleep(next(pauses))
-        self._forget_supervisor()
+        self._let_go()
         if state.status != RunStatus.COMPLETED:
             raise self._failure(state)
         return self
@@ -194,14 +194,12 @@ class LocalRun(Run):
             hint=state.hint,
         )
 
-    def _forget_supervisor(self) -> None:
-        """The run has ended: its supervisor's process, a child of this one, is let go."""
+    def _let_go(self) -> None:
+        """The run has ended: its supervisor, a child of this process, may end too."""
         _children.discard(self)
-        if self._supervisor:
-            assert self._supervisor.stdin
-            self._supervisor.stdin.close()
-            self._supervisor.wait()
-            self._supervisor = None
+        if self._supervision:
+            self._supervision.end()
+            self._supervision = None
 
 
 @atexit.register

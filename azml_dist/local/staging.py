@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import stat
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from azml_dist.errors import JobError, Problem
 from azml_dist.job import Input, Job
 from azml_dist.local.artifacts import UPLOADED
+from azml_dist.local.supervision import needs_no_quotes
 from azml_dist.snapshot import Snapshot
 
 MLFLOW_EXPERIMENT = "0"
@@ -77,11 +77,6 @@ def stage_outputs(job: Job, folder: Path) -> dict[str, str]:
         (folder / name).mkdir(parents=True)
         paths[name] = str(folder / name / name if output.type == "uri_file" else folder / name)
     return paths
-
-
-def needs_no_quotes(path: str) -> bool:
-    """The shell takes the path as one word, as it does with the service's own."""
-    return shlex.quote(path) == path
 
 
 def link_inputs(job: Job, links: Path) -> dict[str, str]:

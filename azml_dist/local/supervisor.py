@@ -14,6 +14,7 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from typing import Any
 
 from azml_dist.local import processes, state
 from azml_dist.local.artifacts import collect
-from azml_dist.local.launchers import Exit, Launcher, LaunchFailed, make_launcher
+from azml_dist.local.launchers import Exit, Host, Launcher, LaunchFailed, make_launcher, start_host
 from azml_dist.local.merged import Writer
 from azml_dist.local.state import ProcessState, RunFolder, RunState
+from azml_dist.local.supervision import receive, send
 
 _READ = 1 << 18
 _F_SETPIPE_SZ = 1031
@@ -34,33 +36,43 @@ _EXIT_ABORT = b"terminate called without an active exception"
 
 
 def main() -> None:
-    """Entry point of the guard; the run's specification comes on stdin, which stays open while the launcher lives."""
+    """Entry point of the guard; stdin is a socket, over which the run comes, and which its launcher keeps open."""
+    temp, torchrun_python = sys.argv[1:]
     processes.adopt_orphans()
-    size = int.from_bytes(_read_exactly(0, 8), "little")
-    spec = json.loads(_read_exactly(0, size))
-    for fd in spec["keep_fds"]:
-        os.set_inheritable(fd, False)
-    guard_alive, guard_end = os.pipe()
-    if supervisor := os.fork():
-        os.close(guard_alive)
-        os.close(0)
-        _guard(supervisor, spec)
+    guards, supervisors = socket.socketpair()
+    if pid := os.fork():
+        supervisors.close()
+        _guard(pid, guards, temp)
         return
-    os.close(guard_end)
+    guards.close()
     processes.adopt_orphans()
-    Supervisor(spec, lifelines=(0, guard_alive)).run()
+    host = start_host(torchrun_python, temp) if torchrun_python else None
+    payload, _ = receive(supervisors)
+    if payload:
+        Supervisor(json.loads(payload), host, lifelines=(0, supervisors.fileno())).run()
 
 
-def _guard(supervisor: int, spec: dict[str, Any]) -> None:
-    """Wait for the supervisor. If it was killed, end what it left and say so."""
+def _guard(supervisor: int, to_supervisor: socket.socket, temp: str) -> None:
+    """Hand the run on to the supervisor and wait for its end. If it was killed, end what it left and say so."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda signum, _: processes.send([supervisor], signum))
-    while True:
-        ended, status = os.wait()
-        if ended == supervisor:
-            break
+    payload, fds = receive(socket.socket(fileno=os.dup(0)))
+    if payload:
+        send(to_supervisor, payload, fds)
+        status = _wait_for(supervisor)
     processes.end_descendants(deadline=time.monotonic() + 10)
-    folder = RunFolder(spec["folder"])
+    if payload:
+        _write_the_end(RunFolder(json.loads(payload)["folder"]), status)
+    shutil.rmtree(temp, ignore_errors=True)
+
+
+def _wait_for(pid: int) -> int:
+    while (ended := os.wait())[0] != pid:
+        pass
+    return ended[1]
+
+
+def _write_the_end(folder: RunFolder, status: int) -> None:
     run = RunState.from_dict(json.loads(folder.file.read_bytes()))
     if not run.is_final():
         run.status, run.exit_code, run.ended_at = state.FAILED, 1, time.time()
@@ -68,13 +80,12 @@ def _guard(supervisor: int, spec: dict[str, Any]) -> None:
         run.error = f"the run's supervisor was ended by {how}; its processes were stopped"
         folder.release()
         folder.write(run)
-    shutil.rmtree(spec["temp"], ignore_errors=True)
 
 
 class Supervisor:
     """One run, from its first process to its last word."""
 
-    def __init__(self, spec: dict[str, Any], lifelines: tuple[int, ...]) -> None:
+    def __init__(self, spec: dict[str, Any], host: Host | None, lifelines: tuple[int, ...]) -> None:
         self._spec = spec
         self._folder = RunFolder(spec["folder"])
         self._state = RunState.from_dict(json.loads(self._folder.file.read_bytes()))
@@ -90,7 +101,7 @@ class Supervisor:
         """The status the run will end with, where that is decided by more than its exit codes."""
         self._kill_at = float("inf")
         self._saved = 0.0
-        self._launcher: Launcher = make_launcher(spec, self)
+        self._launcher: Launcher = make_launcher(spec, self, host)
         for fd in lifelines:
             self.watch(fd, lambda fd=fd: self._lifeline_ended(fd))  # type: ignore[misc]
 
@@ -261,7 +272,6 @@ class Supervisor:
         run.ended_at = time.time()
         self._folder.release()
         self._save()
-        shutil.rmtree(self._spec["temp"], ignore_errors=True)
 
     def _judge(self) -> None:
         """The status, the exit code and the reason."""
@@ -323,16 +333,3 @@ def _read_some(fd: int) -> bytes:
         return os.read(fd, 4096)
     except BlockingIOError:
         return b" "
-
-
-def _read_exactly(fd: int, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        if not (piece := os.read(fd, size - len(data))):
-            sys.exit(1)
-        data += piece
-    return data
-
-
-if __name__ == "__main__":
-    main()

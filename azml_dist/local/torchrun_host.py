@@ -12,18 +12,24 @@ import sys
 from collections.abc import Callable
 
 
-def main(socket_path: str, log_folder: str, node_count: str, process_count: str, port: str, *command: str) -> None:
-    """Start the agents, then become a small process that waits for them."""
-    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    supervisor.connect(socket_path)
+def main(socket_path: str) -> None:
+    """Import torch, start the agents of the world that stdin names, and become a small process that waits for them."""
+    missing = None
     gc.disable()  # nothing of torch's modules is garbage: a tenth of the import's time
     try:
         from torch.distributed.run import main as torchrun
     except ImportError as error:
-        supervisor.sendall(f"no-torchrun {error}\n".encode())
-        return
+        missing = str(error)
     gc.freeze()
     gc.enable()
+    if not (orders := sys.stdin.read()):
+        return  # there was no run in the end
+    log_folder, node_count, process_count, port, *command = orders.split("\0")
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    supervisor.connect(socket_path)
+    if missing:
+        supervisor.sendall(f"no-torchrun {missing}\n".encode())
+        return
     agents = []
     for node in range(int(node_count)):
         options = {
@@ -58,6 +64,7 @@ def _fork(torchrun: Callable[[list[str]], None], args: list[str], log: str) -> i
     code = 1
     try:
         os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -81,4 +88,4 @@ if __name__ == "__main__":
     else:
         # Python puts this file's folder first, where neighbours have names of their own.
         sys.path.pop(0)
-        main(*sys.argv[1:])
+        main(sys.argv[1])

@@ -1,0 +1,77 @@
+"""Starting the process that owns a run, and handing the run over to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class Supervision:
+    """A supervisor that waits for its run. Started early, it imports torch while the job is still being read."""
+
+    def __init__(self, torchrun_python: str | None = None) -> None:
+        """Start one; with the Python of a torchrun that is going to be needed, if it is known."""
+        self.temp = _make_temp()
+        ours, theirs = socket.socketpair()
+        package = str(Path(__file__).resolve().parent.parent.parent)
+        code = f"import sys; sys.path.insert(0, {package!r}); from azml_dist.local.supervisor import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code, self.temp, torchrun_python or ""],
+            stdin=theirs,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        theirs.close()
+        self._socket = ours
+
+    def hand_over(self, spec: dict[str, Any], fds: list[int]) -> None:
+        """Start the run. The descriptors are kept open for as long as it goes on."""
+        send(self._socket, json.dumps(spec).encode(), fds)
+
+    def end(self) -> None:
+        """Wait until the supervisor has ended: by itself after its run, or now, if it was given none."""
+        self._socket.close()
+        self.process.wait()
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+def send(connection: socket.socket, payload: bytes, fds: list[int]) -> None:
+    """Send a message and descriptors that the receiver is to have too."""
+    socket.send_fds(connection, [len(payload).to_bytes(8, "little")], fds)
+    connection.sendall(payload)
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """What `send` sent; nothing if the other side is gone."""
+    header, fds, _, _ = socket.recv_fds(connection, 8, 64)
+    size = int.from_bytes(header, "little")
+    payload = b""
+    while len(payload) < size:
+        if not (piece := connection.recv(size - len(payload))):
+            return b"", []
+        payload += piece
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return payload, fds
+
+
+def needs_no_quotes(path: str) -> bool:
+    """The shell takes the path as one word, as it does with the service's own."""
+    return shlex.quote(path) == path
+
+
+def _make_temp() -> str:
+    """A folder of short and plain path, for sockets and links; in the usual place where that is one."""
+    usual = tempfile.gettempdir()
+    plain = needs_no_quotes(usual) and len(usual) < 80  # a socket's path has room for 100 characters
+    return tempfile.mkdtemp(prefix="azml-", dir=usual if plain else "/tmp")
