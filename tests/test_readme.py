@@ -68,7 +68,7 @@ def sections() -> Iterator[Section]:
             if piece["title"]:
                 yield section
                 section = Section(document, piece["title"], [])
-            else:
+            elif piece["language"] != "mermaid":  # a picture
                 line = text.count("\n", 0, piece.start("text")) + 1
                 section.blocks.append(Block(piece["language"], piece["file"], piece["text"], f"{document}:{line}"))
         yield section

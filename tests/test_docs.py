@@ -1,0 +1,121 @@
+"""Tables and lists in the documents that repeat what the code says: they say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from azml_dist import Job, cli
+from azml_dist.plan import Service
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "azml_dist"
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "samples/quickstart/README.md",
+    "docs/local-runs.md",
+    "docs/how-it-works.md",
+]
+
+
+def text_of(document: str) -> str:
+    return (REPOSITORY / document).read_text(encoding="utf-8")
+
+
+def rows(document: str, heading: str) -> Iterator[list[str]]:
+    """The cells of each row of the table with that heading, backticks and all."""
+    _, _, after = text_of(document).partition(f"| {heading} |")
+    for line in after.partition("\n\n")[0].splitlines()[2:]:
+        yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_of_variables_is_what_the_plan_gives(tmp_path: Path) -> None:
+    """Rank 3 of the README's own job, and the same job as a single process."""
+    yaml = re.search(r"^```yaml job.yml\n(.*?)^```$", text_of("README.md"), re.MULTILINE | re.DOTALL)
+    assert yaml
+    (tmp_path / "job.yml").write_text(yaml[1].replace("code: ", f"code: {REPOSITORY}/"))
+    job = Job.load(tmp_path / "job.yml")
+
+    world = job.plan().processes[3].env
+    alone = job.with_(node_count=1, distribution=None).plan().processes[0].env
+    told = {name.strip("`"): (there.strip("`"), single.strip("`")) for name, there, single, _ in variables()}
+
+    assert told == {name: (world.get(name, ""), alone.get(name, "")) for name in {**world, **alone}}
+
+
+def variables() -> Iterator[list[str]]:
+    yield from rows("README.md", "variable")
+
+
+def test_every_command_is_in_the_readme() -> None:
+    told = [command.strip("`").split()[1] for command, _ in rows("README.md", "command")]
+
+    assert sorted(told) == sorted(cli.cli.commands)
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    told = [int(code) for code, _ in rows("README.md", "exit code")]
+
+    assert told == [cli.DONE, cli.FAILED, cli.WRONG, cli.INTERRUPTED]
+
+
+def test_every_assumption_about_azure_ml_is_in_the_guide_with_its_value() -> None:
+    told = {field.strip("`"): value for field, _, value, *_ in rows("docs/local-runs.md", "field of `Service`")}
+    service = Service()
+    in_code = {field.name: getattr(service, field.name) for field in fields(Service)}
+
+    assert told.keys() == in_code.keys()
+    for name, value in in_code.items():
+        assert callable(value) or told[name] == f"`{value}`", name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    folder = (REPOSITORY / document).parent
+    links = re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", text_of(document))
+
+    broken = [link for link, _ in links if "://" not in link and not (folder / link).exists()]
+    assert not broken
+    for link, anchor in links:
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (folder / link).read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], link
+
+
+def test_every_module_is_explained_and_imports_only_those_above_it() -> None:
+    told = [row[0].strip("`") for row in rows("docs/how-it-works.md", "module")]
+    files = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py") if file.stat().st_size > 200}
+
+    assert sorted(told) == sorted(files)
+    for place, name in enumerate(told):
+        below = set(imported(files[name])) - set(told[:place])
+        assert not below, f"{name} imports {below}, which stand below it"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The package's modules that a module needs to be imported; not those that a function imports when it is called."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "azml_dist":
+            base = "/".join(node.module.split(".")[1:])
+            for alias in node.names:
+                for path in (f"{base}/{alias.name}.py".lstrip("/"), f"{base}.py", f"{base}/__init__.py".lstrip("/")):
+                    if (PACKAGE / path).is_file():
+                        yield path
+                        break
+
+
+def test_the_picture_stands_alone_and_on_its_own_ground() -> None:
+    """GitHub shows it as an image: nothing outside it is loaded, and the page behind it may be light or dark."""
+    picture = ET.parse(REPOSITORY / "docs" / "idea.svg").getroot()
+    ground = next(e for e in picture if e.tag.endswith("rect"))
+
+    assert "href" not in ET.tostring(picture, encoding="unicode")
+    assert float(ground.get("width", 0)) > 950
+    assert ground.get("fill") not in (None, "none")
