@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -30,13 +31,14 @@ DOCUMENTS = ("README.md", "docs/local-runs.md", "docs/how-it-works.md")
 HERE, ROOT = "/home/you/azml-dist", "/home/you/.azml_dist/runs"
 """What the documents show for the copy of the repository, and for the folder of runs."""
 RUN_NAME = re.compile(r"\b[a-z0-9][a-z0-9-]*-[0-9a-f]{6}\b")
-END, SECONDS = "-- end of output --", 120
+END, SECONDS = "-- end of output --", 180
 VOLATILE = (
     (RUN_NAME, "NAME"),
     (re.compile(r"\b\d+\.\d s\b"), "SECONDS"),
     (re.compile(r"\b\d\.\d{4}\b"), "NUMBER"),
     (re.compile(r"\b[\d.]+ (kB|bytes)\b"), "SIZE"),
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b"), "DATE"),
+    (re.compile(r"(/\S+)?/bash: line"), "bash: line"),
     (re.compile(r"  +"), "  "),  # columns are as wide as what stands in them
 )
 LABEL = re.compile(r"\[node\d+ rank\d+\] ")
@@ -100,8 +102,9 @@ def repository_copy(folder: Path) -> Path:
 @contextlib.contextmanager
 def shell() -> Iterator[subprocess.Popen[str]]:
     options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(["bash"], encoding="utf-8", **options) as bash:
-        too_long = Timer(SECONDS, bash.kill)
+    with subprocess.Popen(["bash"], encoding="utf-8", start_new_session=True, **options) as bash:
+        # With what it has started: that would hold its output open.
+        too_long = Timer(SECONDS, os.killpg, (bash.pid, signal.SIGKILL))
         too_long.start()
         try:
             yield bash
