@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -52,9 +52,9 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def example(text: str) -> dict[str, str]:
+def example(text: str) -> str:
     """An example for the end of a command's help."""
-    return {"epilog": f"\b\nExample:\n  {text}"}
+    return f"\b\nExample:\n  {text}"
 
 
 def run_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -76,7 +76,7 @@ input_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, **example("azml-dist run job.yml"))
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("azml-dist run job.yml"))
 @click.version_option(__version__, prog_name="azml-dist")
 def cli() -> None:
     """Distributed training jobs for Azure ML: plan them, run them here, submit them.
@@ -85,7 +85,7 @@ def cli() -> None:
     """
 
 
-@cli.command(**example("azml-dist plan job.yml --set node_count=4"))
+@cli.command(epilog=example("azml-dist plan job.yml --set node_count=4"))
 @job_argument
 @set_option
 @input_option
@@ -96,7 +96,7 @@ def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: 
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
 
 
-@cli.command(**example("azml-dist run job.yml --input data=./data --set inputs.epochs=1"))
+@cli.command(epilog=example("azml-dist run job.yml --input data=./data --set inputs.epochs=1"))
 @job_argument
 @input_option
 @set_option
@@ -135,7 +135,7 @@ def run(
     return code
 
 
-@cli.command(**example("azml-dist submit job.yml"))
+@cli.command(epilog=example("azml-dist submit job.yml"))
 @job_argument
 @set_option
 @json_option
@@ -146,7 +146,7 @@ def submit(job: str, settings: tuple[str, ...], as_json: bool) -> None:
     submit_job(_load(job, settings))
 
 
-@cli.command(**example("azml-dist status quickstart-3f2a91"))
+@cli.command(epilog=example("azml-dist status quickstart-3f2a91"))
 @name_argument
 @root_option
 @json_option
@@ -158,7 +158,7 @@ def status(name: str, root: str | None, as_json: bool) -> None:
     click.echo(json.dumps(state.to_dict(), indent=1) if as_json else run_text(state))
 
 
-@cli.command(**example("azml-dist logs quickstart-3f2a91 --rank 3 --follow"))
+@cli.command(epilog=example("azml-dist logs quickstart-3f2a91 --rank 3 --follow"))
 @name_argument
 @click.option("--rank", type=int, help="Of this rank alone.")
 @click.option("--node", type=int, help="Of this node alone.")
@@ -179,7 +179,7 @@ def logs(
     return FAILED if follow and state.status != "Completed" else DONE
 
 
-@cli.command(**example("azml-dist cancel quickstart-3f2a91"))
+@cli.command(epilog=example("azml-dist cancel quickstart-3f2a91"))
 @name_argument
 @root_option
 @json_option
@@ -188,10 +188,8 @@ def cancel(name: str, root: str | None, as_json: bool) -> None:
     found = _find(name, root)
     before = found.state()
     found.cancel()
-    try:
+    with suppress(RunFailed):
         found.wait(timeout=60)
-    except RunFailed:
-        pass
     state = found.state()
     if as_json:
         click.echo(json.dumps(state.to_dict(), indent=1))
@@ -199,7 +197,7 @@ def cancel(name: str, root: str | None, as_json: bool) -> None:
         _say(f"run {name} had ended: {state.status}" if before.is_final() else f"run {name}: {state.status}")
 
 
-@cli.command("list", **example("azml-dist list"))
+@cli.command("list", epilog=example("azml-dist list"))
 @root_option
 @json_option
 def list_runs(root: str | None, as_json: bool) -> None:
@@ -216,7 +214,7 @@ def list_runs(root: str | None, as_json: bool) -> None:
         _say("no runs yet; `azml-dist run JOB` starts one")
 
 
-@cli.command(**example("azml-dist download quickstart-3f2a91 --to results"))
+@cli.command(epilog=example("azml-dist download quickstart-3f2a91 --to results"))
 @name_argument
 @click.option("--to", "folder", type=click.Path(), help="The folder to copy into; one named like the run if not given.")
 @root_option
@@ -228,7 +226,7 @@ def download(name: str, folder: str | None, root: str | None, as_json: bool) -> 
     click.echo(json.dumps({"name": found.name, "folder": str(target.resolve())}) if as_json else str(target))
 
 
-@cli.command(**example("azml-dist schema > job.schema.json"))
+@cli.command(epilog=example("azml-dist schema > job.schema.json"))
 @json_option
 def schema(as_json: bool) -> None:
     """Print the JSON Schema of job files, for editors."""
@@ -237,7 +235,7 @@ def schema(as_json: bool) -> None:
     click.echo(json.dumps(job_schema(), indent=1))
 
 
-@cli.command(**example('eval "$(azml-dist completion bash)"'))
+@cli.command(epilog=example('eval "$(azml-dist completion bash)"'))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell."""

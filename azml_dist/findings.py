@@ -15,8 +15,21 @@ LARGE_FILE = 100 * 2**20
 """azure-ai-ml warns of single files above this size (`_artifact_utilities`)."""
 
 SET_BY_THE_SERVICE = frozenset(
-    "RANK LOCAL_RANK NODE_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT TF_CONFIG AZUREML_RUN_ID MLFLOW_RUN_ID "
-    "MLFLOW_TRACKING_URI MLFLOW_EXPERIMENT_ID MLFLOW_EXPERIMENT_NAME AZUREML_NODE_COUNT".split()
+    [
+        "RANK",
+        "LOCAL_RANK",
+        "NODE_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TF_CONFIG",
+        "AZUREML_RUN_ID",
+        "MLFLOW_RUN_ID",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_ID",
+        "MLFLOW_EXPERIMENT_NAME",
+        "AZUREML_NODE_COUNT",
+    ]
 )
 
 

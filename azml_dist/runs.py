@@ -115,7 +115,7 @@ def submit(job: Job, *, on: Any = None, dry_run: bool = False) -> Run | LaunchPl
 
 def run(name: str, *, root: str | Path | None = None) -> Run:
     """The run of that name, started by this process or any other; `NotFound` if there is none."""
-    from azml_dist.local.executor import LocalRun
+    from azml_dist.local.run import LocalRun
 
     found = LocalRun.find(name, root)
     if found is None:

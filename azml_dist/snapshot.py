@@ -154,9 +154,8 @@ def _pattern_regex(pattern: str) -> str:
         return "^.+/.*$"
     if not segments[0]:
         del segments[0]
-    elif len(segments) == 1 or (len(segments) == 2 and not segments[1]):
-        if segments[0] != "**":
-            segments.insert(0, "**")
+    elif segments[0] != "**" and (len(segments) == 1 or (len(segments) == 2 and not segments[1])):
+        segments.insert(0, "**")
     if not segments:
         raise ValueError("it names nothing")
     if len(segments) > 1 and not segments[-1]:
@@ -183,7 +182,9 @@ def _join(segments: list[str]) -> str:
     return "".join(parts) + "(?:/.*)?"
 
 
-_GLOB_TOKEN = re.compile(r"(?s)\\(?P<escaped>.)|(?P<star>\*)|(?P<one>\?)|\[(?P<set>(?:!|(?!!))(?:\]|(?!\]))[^\]]*)\]|(?P<other>.)")
+_GLOB_TOKEN = re.compile(
+    r"(?s)\\(?P<escaped>.)|(?P<star>\*)|(?P<one>\?)|\[(?P<set>(?:!|(?!!))(?:\]|(?!\]))[^\]]*)\]|(?P<other>.)"
+)
 
 
 def _glob_regex(segment: str) -> str:

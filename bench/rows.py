@@ -105,7 +105,7 @@ def _print_contenders(work: Workplace, nodes: int, processes: int) -> dict[str, 
 
 
 def chatty_ranks(place: Path, runs: int) -> Iterator[Row]:
-    """Four ranks that print as fast as Python can; then four whose lines cost them nothing, so that ours are the cost."""
+    """Four ranks that print as fast as Python can; then four whose lines cost them nothing."""
     work = Workplace(place)
     work.write_script(PRINTS_LINES)
     console = work.folder / "console"

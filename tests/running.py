@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -34,6 +34,18 @@ def run_here(job: Job, timeout: float = 60, **options: Any) -> LocalRun:
     run = Local(**options).submit(job)
     with contextlib.suppress(RunFailed):
         run.wait(timeout=timeout)
+    return run
+
+
+def here(launcher: str) -> Local:
+    """The executor with that launcher."""
+    return Local(launcher=cast("Any", launcher))
+
+
+def find(name: str) -> LocalRun:
+    """The run of that name, as another process finds it."""
+    run = LocalRun.find(name)
+    assert run
     return run
 
 

@@ -10,11 +10,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
-from azml_dist.cli import cli
 from running import call, pytorch, run_here, write_job
 
-JOB = "command: echo hi $RANK\nresources: {instance_count: 2}\ndistribution: {type: pytorch, process_count_per_instance: 2}\n"
+from azml_dist.cli import cli
+
+JOB = """\
+command: echo hi $RANK
+resources: {instance_count: 2}
+distribution: {type: pytorch, process_count_per_instance: 2}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +143,9 @@ def _files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh"))
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+)
 BAD_FILES: dict[str, str | bytes] = {
     "nothing.yml": "",
     "binary.yml": bytes(range(256)),
@@ -227,5 +233,3 @@ def test_an_output_that_is_read_in_part_is_no_error(tmp_path: Path) -> None:
 
 def _dedent(text: str) -> str:
     return textwrap.dedent(text)
-
-

@@ -11,9 +11,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from running import here, launchers, lines_of, log_of, pytorch, run_here
 
 from azml_dist import Input, Job, JobError, LaunchError, Local, Output, RunFailed, submit
-from running import await_, launchers, lines_of, log_of, pytorch, run_here
 
 DUMP = "env -0 > ${{outputs.seen}}/${RANK:-0}; pwd >> cwd"
 OF_OTHER_LAUNCHERS = re.compile(
@@ -254,7 +254,7 @@ def test_a_variable_that_is_not_set_here_is_asked_for() -> None:
 
 @launchers
 def test_a_run_is_canceled_at_its_timeout(launcher: str) -> None:
-    run = Local(launcher=launcher).submit(pytorch("sleep 60", processes=2, timeout=1))
+    run = here(launcher).submit(pytorch("sleep 60", processes=2, timeout=1))
 
     with pytest.raises(RunFailed, match="longer than its timeout of 1 s"):
         run.wait(timeout=30)
@@ -265,7 +265,7 @@ def test_two_runs_at_the_same_time_have_ports_of_their_own() -> None:
     job = pytorch("echo $MASTER_PORT; sleep 60")
     first, second = Local(launcher="direct").submit(job), Local(launcher="direct").submit(job)
     try:
-        ports = [await_(lambda run=run: list(run.logs(rank=0))) for run in (first, second)]
+        ports = [next(iter(run.logs(rank=0, follow=True))) for run in (first, second)]
         assert ports[0] != ports[1]
     finally:
         for run in (first, second):
@@ -298,7 +298,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
 def test_a_root_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(LaunchError, match="cannot write .*Not a directory"):
+    with pytest.raises(LaunchError, match=r"cannot write .*Not a directory"):
         Local(root=tmp_path / "file" / "runs").submit(Job(command="true"))
 
 

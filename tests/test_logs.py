@@ -12,13 +12,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from running import CLI, call, cli, launchers, log_of, pytorch, run_here, write_job
+
 from azml_dist import Local
 from azml_dist.local.merged import Piece, Reader, Writer
 from azml_dist.logs import Labeller, Source
-from running import CLI, call, cli, launchers, log_of, pytorch, run_here, write_job
 
 RANKS, LINES = 4, 30_000
-LOUD = "import os, sys; r = os.environ['RANK']\nfor i in range(%d): sys.stdout.write(f'{r} {i} ' + 'x' * (i %% 90) + '\\n')"
+LOUD = """\
+import os, sys
+r = os.environ['RANK']
+for i in range(%d): sys.stdout.write(f'{r} {i} ' + 'x' * (i %% 90) + '\\n')
+"""
 LABELLED = re.compile(r"\[node(\d) rank(\d)\] (.*)")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running import await_, call, children, cli, find, here, launchers, living, pytorch, run_here, write_job
 
-from azml_dist import Local, RunFailed, run
-from running import await_, call, children, cli, launchers, living, pytorch, run_here, write_job
+from azml_dist import Local, RunFailed
 
 SLEEPERS = "(setsid sleep 300 &) ; sleep 300 & echo up; wait"
 """Each rank leaves a child in a session of its own, as only a supervisor that adopts orphans can find."""
@@ -23,13 +23,14 @@ SLEEPERS = "(setsid sleep 300 &) ; sleep 300 & echo up; wait"
 def test_the_first_failure_stops_the_other_node_and_is_named(launcher: str) -> None:
     job = pytorch("if [ $RANK = 2 ]; then echo about to fail; exit 3; fi; sleep 300", 2, 2)
 
+    run = here(launcher).submit(job)
     with pytest.raises(RunFailed) as failed:
-        Local(launcher=launcher).submit(job).wait(timeout=30)
+        run.wait(timeout=30)
 
     error = failed.value
     assert (error.failed_rank, error.exit_codes) == (2, {0: None, 1: None, 2: 3, 3: None})
     assert "about to fail" in error.log_tail
-    assert [p.stopped for p in error.run.state().processes] == [True, True, False, True]
+    assert [p.stopped for p in run.state().processes] == [True, True, False, True]
 
 
 @launchers
@@ -128,7 +129,7 @@ def test_nothing_outlives_its_run_whoever_is_killed(launcher: str, victim: Victi
             assert "up" in process.stdout.readline()
         os.kill(victim(process), signal.SIGKILL)
         await_(lambda: not living("killed"))
-        state = await_(lambda: (s := run("victim").state()).is_final() and s)
+        state = await_(lambda: (s := find("victim").state()).is_final() and s)
 
     assert state.status == ("Canceled" if victim is the_command_line else "Failed")
     assert state.error
@@ -155,15 +156,17 @@ def test_a_second_interrupt_kills_what_takes_its_time(tmp_path: Path) -> None:
     job = write_job(tmp_path, "trap '' TERM; echo up; while true; do sleep 0.1; done", name="stubborn")
 
     with cli("run", job, "--launcher", "direct") as process:
-        assert process.stdout and process.stderr
-        process.stdout.readline()
+        out, err_ = process.stdout, process.stderr
+        assert out
+        assert err_
+        out.readline()
         process.send_signal(signal.SIGINT)
-        await_(lambda: "stopping" in process.stderr.readline())
+        await_(lambda: "stopping" in err_.readline())
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=2.5)  # less than the grace of 3 s
+        process.communicate(timeout=2.5)  # less than the grace of 3 s
 
     assert process.returncode == 130
-    assert run("stubborn").state().processes[0].signal == signal.SIGKILL
+    assert find("stubborn").state().processes[0].signal == signal.SIGKILL
 
 
 def test_a_run_is_followed_and_canceled_by_other_processes(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_handle_made_later_waits_for_a_run_of_another_process(tmp_path: Path) 
         assert owner.stdout
         owner.stdout.readline()
         with pytest.raises(RunFailed, match="run other failed: rank 0 failed with exit code 6"):
-            run("other").wait(timeout=30)
+            find("other").wait(timeout=30)
 
 
 def test_waiting_for_longer_than_allowed_leaves_the_run_going_on() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 UPLOADED = ("outputs", "logs")
-"""Folders of the working directory that Azure ML uploads unasked ("Set up training targets", "Log and view metrics")."""
+"""Folders of the working directory that Azure ML uploads unasked ("Set up training targets")."""
 
 Stamp = Sequence[int]
 """Size in bytes and time of the last change in ns, as the file was staged."""

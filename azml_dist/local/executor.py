@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ Launcher = Literal["torchrun", "direct"]
 HOST = "127.0.0.1"
 HERE = ("PyTorch", None)
 """The distributions that this version runs here; None is a plain single process."""
+
 
 class Local:
     """Runs jobs on this machine, each emulated node with a working directory of its own.
@@ -56,13 +57,14 @@ class Local:
     ) -> None:
         if timeout is not None and not timeout > 0:
             raise JobError(f"a timeout of {timeout:g} s is none", hint="write a number of seconds above 0")
-        if python and not shutil.which(python):
+        found = shutil.which(python or sys.executable)
+        if not found:
             raise LaunchError(f"there is no Python at {python}", hint="give the path of the interpreter itself")
         self._inputs = dict(inputs or {})
         self._root = Path(root) if root else default_root()
         self._launcher = launcher
         self._timeout = timeout
-        self._python = shutil.which(python) if python else sys.executable
+        self._python = found
         self._grace = grace
 
     def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun:
@@ -280,5 +282,3 @@ def _without_blanks(folder: Path, temp: Path) -> Path:
 
 def _cannot_write(path: Path, error: OSError) -> LaunchError:
     return LaunchError(f"cannot write {path}: {error.strerror}", hint="choose another folder with `--root`")
-
-

@@ -1,4 +1,4 @@
-"""What stands ready before the first process of a local run starts: code on every node, inputs, outputs, an MLflow store."""
+"""What is ready before the first process of a local run starts: code on every node, inputs, outputs, MLflow."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Supervisor:
             fcntl.fcntl(output, _F_SETPIPE_SZ, 1 << 20)
         os.set_blocking(output, False)
         self._outputs[rank] = output
-        self.watch(output, lambda: self._read(rank))
+        self.watch(output, lambda: self._take(rank))
         if self._stopping:
             processes.send_group(pid, signal.SIGTERM)
 
@@ -195,6 +195,9 @@ class Supervisor:
             self._kill_at = now + 1
         if now > self._saved + _SAVE_EVERY:
             self._save()
+
+    def _take(self, rank: int) -> None:
+        self._read(rank)
 
     def _read(self, rank: int) -> bool:
         """Take what a rank has written; whether there may be more."""
@@ -298,7 +301,9 @@ class Supervisor:
                 f"{rank} was aborted ({name}) at the exit of its interpreter, after its work was done",
                 "a known flake of gloo: let the model go out of scope before `destroy_process_group()`",
             )
-        hint = "the kernel's out-of-memory killer does this; `dmesg` tells" if process.signal == signal.SIGKILL else None
+        hint = (
+            "the kernel's out-of-memory killer does this; `dmesg` tells" if process.signal == signal.SIGKILL else None
+        )
         return f"{rank} was ended by signal {process.signal} ({name})", hint
 
     # Small things.

@@ -81,7 +81,7 @@ class Reply:
         return json.dumps(self.body).encode()
 
 
-class Refusal(Exception):  # noqa: N818 (a refusal is an answer here, not a failure of the emulator)
+class Refusal(Exception):
     """The service says no. Raised anywhere below a route; becomes an error body in Azure's shape."""
 
     def __init__(
