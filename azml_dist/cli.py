@@ -76,13 +76,20 @@ input_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("azml-dist run job.yml"))
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    epilog=example("azml-dist run job.yml"),
+)
 @click.version_option(__version__, prog_name="azml-dist")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Distributed training jobs for Azure ML: plan them, run them here, submit them.
 
     JOB is a `job.yml` of `az ml`, or `path/to/file.py:NAME` for a Job object in Python.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command(epilog=example("azml-dist plan job.yml --set node_count=4"))
@@ -128,6 +135,8 @@ def run(
         except BrokenPipeError:
             started.cancel()
             raise
+        with suppress(RunFailed):
+            started.wait()
     code = INTERRUPTED if interrupts.count else DONE if started.status == "Completed" else FAILED
     if as_json:
         click.echo(json.dumps(started.state().to_dict(), indent=1))
@@ -237,11 +246,13 @@ def schema(as_json: bool) -> None:
 
 @cli.command(epilog=example('eval "$(azml-dist completion bash)"'))
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@json_option
+def completion(shell: str, as_json: bool) -> None:
     """Print the completion script of a shell."""
     found = get_completion_class(shell)
     assert found
-    click.echo(found(cli, {}, "azml-dist", "_AZML_DIST_COMPLETE").source())
+    script = found(cli, {}, "azml-dist", "_AZML_DIST_COMPLETE").source()
+    click.echo(json.dumps({"shell": shell, "script": script}) if as_json else script)
 
 
 def _load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> Job:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from azml_dist.plan import World
 
 if TYPE_CHECKING:
-    from azml_dist.local.state import RunState
+    from azml_dist.local.state import ProcessState, RunState
     from azml_dist.plan import LaunchPlan, ProcessContext
 
 _SHOWN = 16
@@ -123,7 +123,7 @@ def _env(plan: LaunchPlan) -> list[tuple[str, str]]:
 
 def _run_processes(state: RunState) -> Table:
     rows: list[Sequence[str] | None] = [
-        (str(p.rank), str(p.node_rank), _ending(p.exit_code, p.signal, p.stopped), p.log) for p in state.processes
+        (str(p.rank), str(p.node_rank), _ending(p, state.is_final()), p.log) for p in state.processes
     ]
     if len(rows) > _SHOWN:
         failed = [] if state.failed_rank is None else [rows[state.failed_rank]]
@@ -131,11 +131,11 @@ def _run_processes(state: RunState) -> Table:
     return Table(("rank", "node", "ended", "log"), rows)
 
 
-def _ending(code: int | None, signum: int | None, stopped: bool) -> str:
-    if code is None and signum is None:
-        return "not yet"
-    how = f"exit code {code}" if signum is None else f"signal {signum}"
-    return f"stopped ({how})" if stopped else how
+def _ending(process: ProcessState, run_is_over: bool) -> str:
+    if process.exit_code is None and process.signal is None:
+        return "never started" if run_is_over else "not yet"
+    how = f"exit code {process.exit_code}" if process.signal is None else f"signal {process.signal}"
+    return f"stopped ({how})" if process.stopped else how
 
 
 def _world(state: RunState) -> str:

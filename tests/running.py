@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from azml_dist import Job, Local, PyTorch, RunFailed
+from azml_dist import Job, Local, Output, PyTorch, RunFailed
 from azml_dist.local.run import LocalRun
 
 CLI = [sys.executable, "-m", "azml_dist.cli"]
@@ -26,7 +26,14 @@ launchers = pytest.mark.parametrize("launcher", ["torchrun", "direct"])
 
 
 def pytorch(command: str | list[str], nodes: int = 1, processes: int = 1, **fields: Any) -> Job:
+    fields = {"outputs": {"up": Output()}} | fields
     return Job(command=command, node_count=nodes, distribution=PyTorch(process_count_per_node=processes), **fields)
+
+
+def together(command: str) -> str:
+    """The command, begun when every process of the world has come this far. For a job with an output `up`."""
+    up = "${{outputs.up}}"
+    return f"touch {up}/$RANK; while [ $(ls {up} | wc -l) -lt $WORLD_SIZE ]; do sleep 0.02; done; {command}"
 
 
 def run_here(job: Job, timeout: float = 60, **options: Any) -> LocalRun:

@@ -14,6 +14,7 @@ import pytest
 from running import here, launchers, lines_of, log_of, pytorch, run_here
 
 from azml_dist import Input, Job, JobError, LaunchError, Local, Output, RunFailed, submit
+from azml_dist.plan import Service
 
 DUMP = "env -0 > ${{outputs.seen}}/${RANK:-0}; pwd >> cwd"
 OF_OTHER_LAUNCHERS = re.compile(
@@ -282,9 +283,29 @@ def test_without_torch_the_same_world_is_started_directly_and_said_once(tmp_path
 
     assert log_of(run, 1) == f"1\n{python}\n"
     assert run.state().launcher == "direct"
-    assert [f for f in run.state().findings if "torch is not installed" in f]
+    assert [f for f in run.state().findings if "has no torch" in f]
     chosen = run_here(pytorch("true"), python=python, launcher="torchrun")
     assert "torchrun cannot be started" in (chosen.state().error or "")
+
+
+def test_python_in_the_command_is_the_given_one_whatever_its_name(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    (tmp_path / "bare/bin/python").rename(tmp_path / "bare/bin/python-of-mine")
+    (tmp_path / "bare/bin/python3").unlink()
+
+    run = run_here(
+        Job(command="python -c 'import sys; print(sys.prefix)'"), python=str(tmp_path / "bare/bin/python-of-mine")
+    )
+
+    assert log_of(run, 0) == f"{tmp_path}/bare\n"
+
+
+def test_what_is_inferred_of_the_service_can_be_said_otherwise() -> None:
+    service = Service(process_name="task_{rank}", rank_log_width=lambda world_size: 2)
+
+    run = run_here(pytorch("echo $AZUREML_PROCESS_NAME"), launcher="direct", service=service)
+
+    assert (run.folder / "user_logs/std_log_process_00.txt").read_text() == "task_0\n"
 
 
 def test_a_name_that_is_taken_is_refused() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import await_, call, children, cli, find, here, launchers, living, pytorch, run_here, write_job
+from running import await_, call, children, cli, find, here, launchers, living, pytorch, run_here, together, write_job
 
 from azml_dist import Local, RunFailed
 
@@ -21,7 +21,7 @@ SLEEPERS = "(setsid sleep 300 &) ; sleep 300 & echo up; wait"
 
 @launchers
 def test_the_first_failure_stops_the_other_node_and_is_named(launcher: str) -> None:
-    job = pytorch("if [ $RANK = 2 ]; then echo about to fail; exit 3; fi; sleep 300", 2, 2)
+    job = pytorch(together("if [ $RANK = 2 ]; then echo about to fail; exit 3; fi; sleep 300"), 2, 2)
 
     run = here(launcher).submit(job)
     with pytest.raises(RunFailed) as failed:
@@ -35,9 +35,8 @@ def test_the_first_failure_stops_the_other_node_and_is_named(launcher: str) -> N
 
 @launchers
 def test_a_rank_that_fails_because_another_did_is_not_blamed(launcher: str) -> None:
-    fails = "while [ $(ls ready* | wc -w) -lt 2 ]; do sleep 0.01; done; exit 9"
-    stops = "trap 'exit 4' TERM; touch ready$RANK; while true; do sleep 0.01; done"
-    job = pytorch(f"if [ $RANK = 1 ]; then {fails}; fi; {stops}", processes=3)
+    waits = together("if [ $RANK = 1 ]; then exit 9; fi; while true; do sleep 0.02; done")
+    job = pytorch(f"trap 'exit 4' TERM; {waits}", processes=3)
 
     state = run_here(job, launcher=launcher).state()
 
@@ -47,7 +46,8 @@ def test_a_rank_that_fails_because_another_did_is_not_blamed(launcher: str) -> N
 
 @launchers
 def test_a_rank_that_ignores_the_request_to_end_is_killed(launcher: str) -> None:
-    job = pytorch("trap '' TERM; if [ $RANK = 1 ]; then exit 5; fi; while true; do sleep 0.1; done", processes=2)
+    waits = together("if [ $RANK = 1 ]; then exit 5; fi; while true; do sleep 0.1; done")
+    job = pytorch(f"trap '' TERM; {waits}", processes=2)
 
     state = run_here(job, launcher=launcher, grace=0.5).state()
 
@@ -56,7 +56,7 @@ def test_a_rank_that_ignores_the_request_to_end_is_killed(launcher: str) -> None
 
 @launchers
 def test_a_rank_that_is_killed_ends_the_run_under_its_name(launcher: str) -> None:
-    job = pytorch("if [ $RANK = 1 ]; then kill -9 $$; fi; sleep 300", processes=2)
+    job = pytorch(together("if [ $RANK = 1 ]; then kill -9 $$; fi; sleep 300"), processes=2)
 
     state = run_here(job, launcher=launcher).state()
 

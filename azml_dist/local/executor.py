@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
 from azml_dist.local.run import LocalRun
 from azml_dist.local.state import ProcessState, RunFolder, RunState
 from azml_dist.local.supervision import Supervision, needs_no_quotes
-from azml_dist.plan import LaunchPlan, Place
+from azml_dist.plan import SERVICE, LaunchPlan, Place, Service
 
 Launcher = Literal["torchrun", "direct"]
 
@@ -42,6 +43,7 @@ class Local:
             PyTorch jobs use torchrun where torch is installed.
         timeout: seconds after which a run is canceled, in place of the job's own.
         python: the Python whose torchrun is used, and which `python` means in the command; the one that runs this.
+        service: what Azure ML is taken to do where its documentation is silent.
         grace: seconds between the request to end (SIGTERM) and the end (SIGKILL) of processes that are stopped.
     """
 
@@ -53,6 +55,7 @@ class Local:
         launcher: Launcher | None = None,
         timeout: float | None = None,
         python: str | None = None,
+        service: Service = SERVICE,
         grace: float = 3.0,
     ) -> None:
         if timeout is not None and not timeout > 0:
@@ -65,6 +68,7 @@ class Local:
         self._launcher = launcher
         self._timeout = timeout
         self._python = found
+        self._service = service
         self._grace = grace
 
     def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun:
@@ -101,7 +105,7 @@ class Local:
             )
         job = staging.with_inputs(job, self._inputs)
         staging.refuse_remote_inputs(job)
-        plan = job.plan()
+        plan = replace(job.plan(), service=self._service)
         if plan.world.distribution not in HERE:
             raise LaunchError(
                 f"{plan.world.distribution} jobs do not run here yet; they can be planned",
@@ -125,7 +129,7 @@ class Local:
                 (folder.path / name).mkdir()
             folder.reserve()
             (folder.path / "plan.json").write_text(json.dumps(_unsecret(placed).to_dict(), indent=1))
-            spec = self._specification(placed, folder, state)
+            spec = self._specification(placed, folder, state, supervision.temp)
             spec |= {"launcher": launcher, "temp": str(temp), "launcher_port": ports.take()}
             state.launcher = launcher
             folder.write(state)
@@ -175,10 +179,10 @@ class Local:
             own_variables=own,
         )
 
-    def _specification(self, plan: LaunchPlan, folder: RunFolder, state: RunState) -> dict[str, Any]:
+    def _specification(self, plan: LaunchPlan, folder: RunFolder, state: RunState, temp: str) -> dict[str, Any]:
         """All that the supervisor needs to know, values of the caller's own variables included: it is never written."""
         world = plan.world
-        base = base_environment(self._python)
+        base = base_environment(self._python, temp)
         bash = shutil.which("bash", path=base.get("PATH"))
         if bash is None:
             raise LaunchError("bash is not installed; Azure ML runs commands with it", hint="install bash")
@@ -266,8 +270,6 @@ def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
 
 
 def _unsecret(plan: LaunchPlan) -> LaunchPlan:
-    from dataclasses import replace
-
     return plan.at(replace(plan.place, own_variables={}))
 
 

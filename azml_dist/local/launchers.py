@@ -88,7 +88,7 @@ def start_host(python: str, temp: str) -> Host:
     orders, ours = os.pipe()
     try:
         argv = [python, str(_HERE / "torchrun_host.py"), os.path.join(temp, "s")]
-        return Host(_spawn(argv, temp, base_environment(python), output, orders), ours)
+        return Host(_spawn(argv, temp, base_environment(python, temp), output, orders), ours)
     finally:
         os.close(output)
         os.close(orders)
@@ -199,7 +199,7 @@ class Torchrun:
                 "install torch there, or run with `--launcher direct`",
             )
         self._run.fell_back(
-            "direct", "torch is not installed here: the same world was started directly, without torchrun"
+            "direct", f"{self._spec['python']} has no torch: the same world was started directly, without torchrun"
         )
         self._direct = Direct(self._spec, self._run)
         self._direct.start()

@@ -6,7 +6,7 @@ tells how it ended and whether it was stopped first. It runs by path, under `-I 
 alone: sixteen ranks on two cores start a tenth of a second sooner than with `socket` and `signal`.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _socket
 import os
 import sys
@@ -15,7 +15,7 @@ import time
 STOPS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
-_stopped = []
+_stopped: list[int] = []
 
 
 def main(socket_path: str) -> int:

@@ -25,7 +25,7 @@ class Supervision:
         code = f"import sys; sys.path.insert(0, {package!r}); from azml_dist.local.supervisor import main; main()"
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", code, self.temp, torchrun_python or ""],
-            stdin=theirs,
+            stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
