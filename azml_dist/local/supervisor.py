@@ -184,7 +184,7 @@ class Supervisor:
         self._launcher.turn(processes.reap())
         now = time.monotonic()
         if (request := self._folder.cancel_request()) is not None:
-            self._cancel("on request")
+            self._cancel("somebody asked for it")
             self._kill_at = min(self._kill_at, now) if request == "kill" else self._kill_at
         if self._deadline and now > self._deadline:
             self._cancel(f"it ran for longer than its timeout of {self._spec['timeout']:g} s")
