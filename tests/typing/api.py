@@ -1,0 +1,46 @@
+"""What users write, for the type checker alone: this file is never run."""
+
+from pathlib import Path
+
+from azml_dist import (
+    Environment,
+    Input,
+    Job,
+    LaunchPlan,
+    Local,
+    Mpi,
+    Output,
+    PyTorch,
+    Run,
+    RunFailed,
+    RunStatus,
+    submit,
+)
+from azml_dist import run as find
+
+job: Job = Job(
+    command=["python", "train.py", "--lr", "${{inputs.lr}}"],
+    code="src",
+    node_count=2,
+    distribution=PyTorch(process_count_per_node=4),
+    inputs={"lr": 0.1, "data": Input(path="azureml:cifar10:1")},
+    outputs={"model": Output()},
+    environment=Environment(image="an/image"),
+    environment_variables={"KEY": None},
+)
+plan: LaunchPlan = job.plan()
+rank: int = plan.processes[3].rank
+port: str = plan.processes[3].env["MASTER_PORT"]
+other: Job = job.with_(distribution=Mpi(process_count_per_node=1))
+dry: LaunchPlan = submit(job, dry_run=True)
+run: Run = submit(job, on=Local(inputs={"data": Path("data")}, root="runs", timeout=60))
+run = submit(job, on="local")
+status: RunStatus = run.wait(timeout=5).status
+lines: list[str] = list(run.logs(rank=3, follow=True))
+copied: Path = run.download("out")
+metrics: dict[str, float] = find("name").metrics()
+try:
+    run.wait()
+except RunFailed as failed:
+    first: int | None = failed.failed_rank
+    tail: str = failed.log_tail
