@@ -39,7 +39,7 @@ $(VENV)/.installed-groups: $(VENV)/.installed
 
 # Azurite, which keeps the blobs of the emulated service. Without npm its tests are skipped, and fail in CI.
 tests/node_modules/.installed: tests/package-lock.json
-	@if command -v npm >/dev/null; then echo "installing Azurite" && npm ci --prefix tests --no-audit --no-fund --silent \
+	@if command -v npm >/dev/null; then echo "installing Azurite" && npm ci --prefix tests --no-audit --no-fund --loglevel=error \
 		&& touch $@; else echo "npm is not installed: tests of submission will be skipped"; fi
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt

@@ -16,11 +16,12 @@ def tf_config(job: Job, rank: int) -> object:
 
 
 def test_importing_the_package_loads_neither_pydantic_nor_any_framework() -> None:
-    script = (
-        "import sys, azml_dist; print([m for m in sys.modules if m.split('.')[0] in ('pydantic', 'azure', 'torch')])"
-    )
+    script = "import azml_dist, sys; print(*{name.split('.')[0] for name in sys.modules})"
 
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split()
+
+    assert "azml_dist" in loaded
+    assert not {"pydantic", "azure", "torch", "click", "yaml"} & set(loaded)
 
 
 def test_ranks_are_in_blocks_over_the_nodes() -> None:
@@ -72,7 +73,7 @@ def test_tensorflow_workers_are_one_a_node_and_read_tf_config() -> None:
         "task": {"type": "worker", "index": 1},
         "environment": "cloud",
     }
-    assert " " not in job.plan().processes[1].env["TF_CONFIG"].replace("<address of node", "")[:40]
+    assert job.plan().processes[1].env["TF_CONFIG"].startswith('{"cluster":{"worker":["<address of node 0>:2222","<')
     assert [p.log for p in job.plan().processes] == [
         "user_logs/std_log_node_00_worker.txt",
         "user_logs/std_log_node_01_worker.txt",

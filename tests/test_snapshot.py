@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,12 @@ def test_any_pattern_means_what_it_means_to_azure_ai_ml(sdk: Any) -> None:
         "b/data/a",
         "../a/b",
         "[a",
-        "a b",
+        "#a",
     ]
     choose = random.Random(6105)
     for _ in range(5000):
         pattern = "".join(choose.choices(words, k=choose.randint(1, 7)))
-        assert verdicts(lambda p=pattern: mine(p), paths) == verdicts(lambda p=pattern: theirs(sdk, p), paths), pattern
+        assert verdicts(partial(mine, pattern), paths) == verdicts(partial(theirs, sdk, pattern), paths), pattern
 
 
 def verdicts(compiled: Callable[[], Callable[[str], bool | None]], paths: list[str]) -> list[bool | None] | str:
