@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -99,7 +99,9 @@ def cli(context: click.Context) -> None:
 @json_option
 def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> None:
     """Show what a job means, offline: its processes, their environment, the command, the request."""
-    found = _load(job, settings, inputs).plan()
+    loaded = _load(job, settings, inputs)
+    with _lines_of(job, settings, inputs):
+        found = loaded.plan()
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
 
 
@@ -128,7 +130,9 @@ def run(
         from azml_dist.plan import World
 
         executor = Local(root=root, launcher=launcher, timeout=timeout, python=python)
-        started = interrupts.run = executor.submit(_load(job, settings, inputs), supervision=supervision)
+        loaded = _load(job, settings, inputs)
+        with _lines_of(job, settings, inputs):
+            started = interrupts.run = executor.submit(loaded, supervision=supervision)
         _say(f"run {started.name}: {World(**started.state().world)}")
         try:
             _print_chunks(started.chunks(follow=True, colour=_colours(as_json)), as_json)
@@ -266,6 +270,15 @@ def _load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()
             raise click.UsageError(f"--input {text!r} is not NAME=PATH")
         given[name] = path
     return with_inputs(load_job(job).with_set(*settings), given)
+
+
+@contextmanager
+def _lines_of(job: str, *changes: tuple[str, ...]) -> Iterator[None]:
+    """Errors name the line in the job's file, unless the job is not the one in the file any more."""
+    from azml_dist.jobfile import lines_of
+
+    with nullcontext() if any(changes) else lines_of(job):
+        yield
 
 
 def _find(name: str, root: str | None) -> LocalRun:

@@ -6,7 +6,8 @@ The schema is azure-ai-ml's `CommandJobSchema`. Whatever it takes has a place in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +81,19 @@ def load_job(ref: str | os.PathLike[str]) -> Job:
     return _job_of(read_yaml(text))
 
 
+@contextmanager
+def lines_of(ref: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of what turns out to be wrong with a loaded job on which line of its YAML it stands."""
+    try:
+        yield
+    except JobError as error:
+        if ".py:" in os.fspath(ref) or not any(p.where for p in error.problems):
+            raise
+        fields = _Fields(read_yaml(os.fspath(ref)), {})
+        _take_all(fields)
+        raise JobError.of(map(fields.in_yaml, error.problems)) from error.__cause__
+
+
 def load_environment(path: str | os.PathLike[str]) -> Environment:
     """The environment in an `az ml` environment YAML, its paths made absolute."""
     document = read_yaml(os.fspath(path), "environment")
@@ -89,16 +103,19 @@ def load_environment(path: str | os.PathLike[str]) -> Environment:
 
 
 def _job_of(document: Document) -> Job:
-    data = document.data
     _check_type(document)
     fields = _Fields(document, {})
-    folder = Path(document.file).absolute().parent
+    return fields.build(Job, _take_all(fields))
+
+
+def _take_all(fields: _Fields) -> dict[str, Any]:
+    folder = Path(fields.document.file).absolute().parent
     values: dict[str, Any] = {}
-    for key, value in data.items():
+    for key, value in fields.document.data.items():
         if value is None and key not in ("environment",):
             continue
         fields.take(key, value, values, folder)
-    return fields.build(Job, values)
+    return values
 
 
 def _check_type(document: Document) -> None:
@@ -132,7 +149,7 @@ class _Fields:
         try:
             built = model(**values)
         except JobError as error:
-            self.problems += [self._in_yaml(problem) for problem in error.problems]
+            self.problems += [self.in_yaml(problem) for problem in error.problems]
         if self.problems:
             raise JobError.of(self.problems) from None
         return built
@@ -249,7 +266,7 @@ class _Fields:
     def _problem(self, message: str, hint: str | None, path: PathOf) -> None:
         self.problems.append(Problem(message, hint, self.document.where(path)))
 
-    def _in_yaml(self, problem: Problem) -> Problem:
+    def in_yaml(self, problem: Problem) -> Problem:
         """The problem with its line, and with YAML's names for ours."""
         message, hint, where = problem
         for own, name in _YAML_TEXT_OF.items():
