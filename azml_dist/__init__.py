@@ -5,6 +5,8 @@ Public names load on first use (PEP 562), so that `import azml_dist` costs about
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from azml_dist.azureml.executor import AzureML as AzureML
+    from azml_dist.azureml.workspace import Workspace as Workspace
     from azml_dist.errors import AuthError as AuthError
     from azml_dist.errors import DistError as DistError
     from azml_dist.errors import JobError as JobError
@@ -33,6 +35,8 @@ _HOME = {
     "azml_dist.errors": "DistError JobError LaunchError SubmitError AuthError NotFound RunFailed",
     "azml_dist.job": "Job PyTorch TensorFlow Mpi Ray Environment Input Output",
     "azml_dist.plan": "LaunchPlan",
+    "azml_dist.azureml.executor": "AzureML",
+    "azml_dist.azureml.workspace": "Workspace",
     "azml_dist.local.executor": "Local",
     "azml_dist.runs": "Run RunStatus run submit",
 }

@@ -57,6 +57,9 @@ class LaunchError(DistError):
 class SubmitError(DistError):
     """Azure refused the job, or could not be reached."""
 
+    request_id: str | None = None
+    """Of the request that failed: Azure's support finds it by that."""
+
 
 class AuthError(SubmitError):
     """Nobody is logged in, or the login may not do this."""

@@ -50,6 +50,8 @@ from azml_dist.values import (
 )
 
 if TYPE_CHECKING:
+    from azure.ai.ml.entities import Command
+
     from azml_dist.plan import LaunchPlan
 
 
@@ -123,6 +125,15 @@ class Job(Model):
         from azml_dist.plan import plan_job
 
         return plan_job(self)
+
+    def to_command(self) -> Command:
+        """azure-ai-ml's own `Command`, from which sweeps and pipelines are made; it is not submitted.
+
+        Variables marked `None` have their values in it: do not print it.
+        """
+        from azml_dist.azureml.command import to_command
+
+        return to_command(self)
 
     def with_set(self, *settings: str) -> Job:
         """A variant by the texts of `--set FIELD=VALUE`; fields have YAML's names or ours, values are read as YAML."""

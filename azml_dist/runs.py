@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from azml_dist.errors import LaunchError, NotFound, SubmitError
 
@@ -99,18 +99,33 @@ class Executor(Protocol):
         """Start the job, and return its run."""
 
 
-@overload
-def submit(job: Job, *, on: Executor | Literal["local"] | None = None, dry_run: Literal[False] = False) -> Run: ...
-@overload
-def submit(job: Job, *, on: Executor | Literal["local"] | None = None, dry_run: Literal[True]) -> LaunchPlan: ...
-def submit(job: Job, *, on: Any = None, dry_run: bool = False) -> Run | LaunchPlan:
-    """Start a job where `on` says, and return its run; with `dry_run`, the plan alone.
+Place: TypeAlias = "Executor | Literal['local'] | None"
 
-    Raises `JobError` for a job that cannot mean anything, `LaunchError` where its processes cannot be started.
+
+@overload
+def submit(job: Job, *, on: Place = None, dry_run: Literal[False] = False) -> Run: ...
+@overload
+def submit(job: Job, *, on: Place = None, dry_run: Literal[True]) -> LaunchPlan: ...
+@overload
+def submit(job: Sequence[Job], *, on: Place = None, dry_run: Literal[False] = False) -> list[Run | SubmitError]: ...
+@overload
+def submit(job: Sequence[Job], *, on: Place = None, dry_run: Literal[True]) -> list[LaunchPlan]: ...
+def submit(job: Job | Sequence[Job], *, on: Any = None, dry_run: bool = False) -> Any:
+    """Start a job on Azure ML, or where `on` says, and return its run; with `dry_run`, the plan alone.
+
+    Of a list, what its jobs share is uploaded and looked up once; the result has a run or a `SubmitError` for each,
+    in the same order.
+
+    Raises `JobError` for a job that cannot mean anything, `LaunchError` where its processes cannot be started,
+    `SubmitError` where Azure refused it or could not be reached.
     """
+    if not isinstance(job, Sequence):
+        return job.plan() if dry_run else _executor(on).submit(job)
     if dry_run:
-        return job.plan()
-    return _executor(on).submit(job)
+        return [one.plan() for one in job]
+    executor = _executor(on)
+    together: Any = getattr(executor, "submit_all", None)
+    return together(job) if together else [executor.submit(one) for one in job]
 
 
 def run(name: str, *, root: str | Path | None = None) -> Run:
@@ -130,10 +145,9 @@ def _executor(on: Any) -> Executor:
 
         return Local()
     if on is None:
-        raise SubmitError(
-            "this version runs jobs on this machine, and does not submit them to Azure ML yet",
-            hint='`submit(job, on="local")`; for the cluster, `az ml job create -f job.yml` takes the same file',
-        )
+        from azml_dist.azureml.executor import AzureML
+
+        return AzureML()
     if not hasattr(on, "submit"):
         raise LaunchError(f"`on` is {on!r}", hint='write `on="local"`, or an executor such as `Local(...)`')
     executor: Executor = on

@@ -1,0 +1,1 @@
+"""Azure ML: the workspace, submission through azure-ai-ml, and runs there."""

@@ -1,0 +1,194 @@
+"""A `Job` as azure-ai-ml's own `Command`, from which sweeps and pipelines are made too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from azml_dist.azureml.workspace import import_sdk
+from azml_dist.errors import JobError
+
+if TYPE_CHECKING:
+    from azure.ai.ml.entities import Command
+
+    from azml_dist import parts
+    from azml_dist.job import Job
+
+_RESOURCES = {
+    "node_count": "instance_count",
+    "instance_type": "instance_type",
+    "shm_size": "shm_size",
+    "docker_args": "docker_args",
+    "max_node_count": "max_instance_count",
+    "locations": "locations",
+    "resource_properties": "properties",
+}
+"""Fields of a job, by the name that `JobResourceConfiguration` has for them."""
+
+
+def to_command(job: Job, *, environment: str | None = None, code: str | None = None) -> Command:
+    """The job as a `Command`. `environment` and `code` are ids that take the place of the job's own.
+
+    Variables that the job marks `None` have the values of your environment in it: do not print it.
+    """
+    import_sdk()
+    from azure.ai.ml import command, entities
+
+    if job.environment is None:
+        raise JobError(
+            "the job has no environment, and Azure ML runs none without",
+            hint="an `azureml:` reference, `Environment(image=…)`, or `Environment.load(path)`",
+            where="environment",
+        )
+    with _no_notes_on_experimental_classes():
+        made = command(
+            name=job.name,
+            display_name=job.display_name or job.name,
+            description=job.description,
+            experiment_name=job.experiment_name,
+            command=job.shell_command,
+            code=code or job.code,
+            compute=job.compute,
+            environment=environment or _environment(job.environment),
+            environment_variables={**job.environment_variables, **own_variables(job)},
+            distribution=_distribution(job.distribution),
+            inputs={name: _input(value) for name, value in job.inputs.items()},
+            outputs={name: _output(output) for name, output in job.outputs.items()},
+            identity=_identity(job.identity),
+            services={name: _service(service) for name, service in job.services.items()} or None,
+            tags=dict(job.tags),
+            properties=dict(job.properties),
+            parent_job_name=job.parent_job_name,
+        )
+        if given := {_RESOURCES[name]: getattr(job, name) for name in _RESOURCES if name in job.model_fields_set}:
+            made.resources = entities.JobResourceConfiguration(**{k: _plain(v) for k, v in given.items()})
+        if job.timeout:
+            made.set_limits(timeout=job.timeout)
+        if job.queue:
+            made.queue_settings = entities.QueueSettings(job_tier=job.queue.tier, priority=job.queue.priority)
+    return made
+
+
+def own_variables(job: Job) -> dict[str, str]:
+    """The values of the variables that the job takes from the caller's environment."""
+    names = [name for name, value in job.environment_variables.items() if value is None]
+    for name in names:
+        if name not in os.environ:
+            raise JobError(
+                f"the job takes {name} from your environment, where it is not set",
+                hint=f"`export {name}=...` first, or give it a value in the job",
+                where=f"environment_variables.{name}",
+            )
+    return {name: os.environ[name] for name in names}
+
+
+def environment_entity(environment: parts.Environment) -> Any:
+    """An environment that is written out in a job, as azure-ai-ml's own."""
+    import_sdk()
+    return _environment(environment)
+
+
+def _environment(environment: parts.Environment | str) -> Any:
+    from azure.ai.ml.entities import BuildContext, Environment
+
+    if isinstance(environment, str):
+        return environment
+    fields = environment.model_dump(exclude_none=True, exclude={"build", "tags", "properties", "conda_file"})
+    build = environment.build
+    if build:
+        named = {"dockerfile_path": build.dockerfile_path} if build.dockerfile_path else {}
+        fields["build"] = BuildContext(path=build.path, **named)
+    return Environment(
+        **fields,
+        conda_file=_plain(environment.conda_file),
+        tags=dict(environment.tags),
+        properties=dict(environment.properties),
+    )
+
+
+def _distribution(distribution: Any) -> Any:
+    from azure.ai.ml import MpiDistribution, PyTorchDistribution, RayDistribution, TensorFlowDistribution
+
+    if distribution is None:
+        return None
+    kind = {
+        "pytorch": PyTorchDistribution,
+        "mpi": MpiDistribution,
+        "tensorflow": TensorFlowDistribution,
+        "ray": RayDistribution,
+    }[distribution.type]
+    given = distribution.model_dump(exclude={"type"}, exclude_unset=True, exclude_none=True)
+    if "process_count_per_node" in given:
+        given["process_count_per_instance"] = given.pop("process_count_per_node")
+    return kind(**given)
+
+
+def _input(value: Any) -> Any:
+    from azure.ai.ml import Input
+
+    if isinstance(value, str | int | float):
+        return value
+    mode = "ro_mount" if value.mode == "mount" else value.mode
+    return Input(type=value.type, path=value.path, mode=mode)
+
+
+def _output(output: parts.Output) -> Any:
+    from azure.ai.ml import Output
+
+    mode = "rw_mount" if output.mode == "mount" else output.mode
+    return Output(type=output.type, path=output.path, mode=mode, name=output.name, version=output.version)
+
+
+def _identity(identity: parts.Identity | None) -> Any:
+    from azure.ai.ml.entities import (
+        AmlTokenConfiguration,
+        ManagedIdentityConfiguration,
+        UserIdentityConfiguration,
+    )
+
+    if identity is None:
+        return None
+    if identity.type == "managed":
+        return ManagedIdentityConfiguration(
+            client_id=identity.client_id, object_id=identity.object_id, resource_id=identity.resource_id
+        )
+    return UserIdentityConfiguration() if identity.type == "user_identity" else AmlTokenConfiguration()
+
+
+def _service(service: Any) -> Any:
+    from azure.ai.ml import entities
+
+    kind = {
+        "jupyter_lab": entities.JupyterLabJobService,
+        "vs_code": entities.VsCodeJobService,
+        "tensor_board": entities.TensorBoardJobService,
+        "ssh": entities.SshJobService,
+    }[service.type]
+    given = service.model_dump(exclude={"type"}, exclude_none=True)
+    return kind(**_plain(given))
+
+
+def _plain(value: Any) -> Any:
+    """Lists and dicts in place of what a model makes of them, as azure-ai-ml's validation wants them."""
+    if isinstance(value, Mapping | tuple):
+        return json.loads(json.dumps(value))
+    return value
+
+
+@contextmanager
+def _no_notes_on_experimental_classes() -> Iterator[None]:
+    """azure-ai-ml logs a line for each class of a preview feature; the plan's findings say that already."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "experimental" not in str(record.msg)
+
+    logger = logging.getLogger("azure.ai.ml._utils._experimental")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
