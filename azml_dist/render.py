@@ -176,7 +176,7 @@ def _table_html(table: Table) -> str:
 
 
 def _row_html(tag: str, cells: Sequence[str]) -> str:
-    style = ' style="text-align:left"'
+    style = ' style="text-align:left;padding:1px 1em 1px 0"'
     return f"<tr>{''.join(f'<{tag}{style}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 

@@ -112,6 +112,16 @@ def test_status_list_and_download_know_the_run(tmp_path: Path) -> None:
     assert (tmp_path / "got/user_logs/std_log_process_0.txt").read_text() == "hi\n"
 
 
+def test_a_file_of_another_tool_among_the_runs_is_passed_over() -> None:
+    run = run_here(pytorch("true"), launcher="direct")
+    for name, text in (("other", '{"status": "fine"}'), ("broken", "{")):
+        (run.folder.parent / name).mkdir()
+        (run.folder.parent / name / "run.json").write_text(text)
+
+    assert [r["name"] for r in json.loads(call("list", "--json").stdout)["runs"]] == [run.name]
+    assert "other/run.json is not the state of a run" in call("status", "other").stderr
+
+
 def test_a_job_in_python_is_named_by_file_and_variable() -> None:
     Path("jobs.py").write_text("from azml_dist import Job\nmine = Job(command='echo from python')\n")
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from azml_dist.errors import NotFound, RunFailed
@@ -50,9 +51,11 @@ class LocalRun(Run):
     @classmethod
     def all(cls, root: str | Path | None = None) -> list[LocalRun]:
         """Every run in `root`, or else wherever runs were put; the newest last."""
-        files = [file for folder in _roots(root) if folder.is_dir() for file in folder.glob("*/run.json")]
-        runs = [cls(RunFolder(file.parent)) for file in files]
-        return sorted(runs, key=lambda run: run.state().created_at)
+        created = []
+        for file in (file for folder in _roots(root) if folder.is_dir() for file in folder.glob("*/run.json")):
+            with suppress(NotFound):  # some other tool's file of that name
+                created.append((RunFolder(file.parent).read().created_at, file.parent))
+        return [cls(RunFolder(folder)) for _, folder in sorted(created)]
 
     @property
     def folder(self) -> Path:

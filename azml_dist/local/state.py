@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from azml_dist.errors import NotFound
+
 PREPARING, RUNNING, CANCEL_REQUESTED = "Preparing", "Running", "CancelRequested"
 COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
 FINAL = frozenset({COMPLETED, FAILED, CANCELED})
@@ -74,10 +76,16 @@ class RunFolder:
         return self.path / "run.json"
 
     def read(self) -> RunState:
-        """The state as it was last written; of a run whose processes are all gone, that it failed."""
+        """The state as it was last written; of a run whose processes are all gone, that it failed.
+
+        Raises `NotFound` where there is none that can be read.
+        """
         # Asked before the file is read: a run that ends in between has written its end by then.
         alive = self.is_alive()
-        state = RunState.from_dict(json.loads(self.file.read_bytes()))
+        try:
+            state = RunState.from_dict(json.loads(self.file.read_bytes()))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise NotFound(f"{self.file} is not the state of a run: {error}") from error
         if not alive and not state.is_final():
             state.status, state.exit_code = FAILED, 1
             state.error = "the run's own processes were killed, or the machine was restarted"

@@ -49,7 +49,12 @@ def main() -> None:
     host = start_host(torchrun_python, temp) if torchrun_python else None
     payload, _ = receive(supervisors)
     if payload:
-        Supervisor(json.loads(payload), host, lifelines=(0, supervisors.fileno())).run()
+        spec = json.loads(payload)
+        own_log = os.open(
+            os.path.join(spec["folder"], "system_logs", "supervisor.txt"), os.O_WRONLY | os.O_CREAT, 0o644
+        )
+        os.dup2(own_log, 2)
+        Supervisor(spec, host, lifelines=(0, supervisors.fileno())).run()
 
 
 def _guard(supervisor: int, to_supervisor: socket.socket, temp: str) -> None:
