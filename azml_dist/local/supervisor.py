@@ -50,10 +50,8 @@ def main() -> None:
     payload, _ = receive(supervisors)
     if payload:
         spec = json.loads(payload)
-        own_log = os.open(
-            os.path.join(spec["folder"], "system_logs", "supervisor.txt"), os.O_WRONLY | os.O_CREAT, 0o644
-        )
-        os.dup2(own_log, 2)
+        log = os.path.join(spec["folder"], "system_logs", "supervisor.txt")
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), 2)
         Supervisor(spec, host, lifelines=(0, supervisors.fileno())).run()
 
 
