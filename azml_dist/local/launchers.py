@@ -179,6 +179,9 @@ class Torchrun:
         payload = b"\0\0".join(b"\0".join(map(os.fsencode, part)) for part in parts)
         try:
             client.send(payload, theirs)
+        except ConnectionError:  # it was killed meanwhile, as its agent will tell
+            os.close(output)
+            return
         finally:
             os.close(theirs)
         client.rank = rank

@@ -9,6 +9,7 @@ Standard library alone: it starts in a few hundredths of a second and stays smal
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -32,6 +33,16 @@ _F_SETPIPE_SZ = 1031
 _TICK = 0.1
 """Seconds between two looks for a request to cancel."""
 _SAVE_EVERY = 0.5
+_OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EFBIG,
+    errno.ENOENT,
+)
 _EXIT_ABORT = b"terminate called without an active exception"
 
 
@@ -121,7 +132,7 @@ class Supervisor:
                 self._fail(str(failure), failure.hint)
                 self._loop()
         except OSError as error:
-            self._disk_failed(error)
+            self._system_failed(error)
         finally:
             self._end()
 
@@ -251,8 +262,11 @@ class Supervisor:
         self._state.error, self._state.hint = error, hint
         self._stop()
 
-    def _disk_failed(self, error: OSError) -> None:
-        self._fail(f"the run's folder cannot be written: {error.strerror}", "make room, or choose another `--root`")
+    def _system_failed(self, error: OSError) -> None:
+        if error.errno in _OF_THE_DISK:
+            self._fail(f"the run's folder cannot be written: {error.strerror}", "make room, or choose another `--root`")
+        else:
+            self._fail(f"the system refused what the run needs: {error}", "see `ulimit -a` for its limits")
 
     def _lifeline_ended(self, fd: int) -> None:
         # Nothing is ever written into a lifeline: that it can be read means that its other end is closed.
@@ -271,7 +285,7 @@ class Supervisor:
             self._drain()
             run.findings += collect(self._folder.path, self._spec["nodes"], self._spec["staged"])
         except OSError as error:
-            self._disk_failed(error)
+            self._system_failed(error)
         if left:
             run.findings.append(f"processes {left} could not be ended within 5 s")
         self._judge()
