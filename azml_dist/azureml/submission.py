@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from azml_dist.azureml.code import code_id
 from azml_dist.azureml.command import environment_entity, own_variables, to_command
 from azml_dist.azureml.errors import translated
+from azml_dist.azureml.existing import differences
 from azml_dist.azureml.parallel import each
 from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import SubmitError
@@ -23,6 +25,20 @@ R = TypeVar("R")
 
 AT_A_TIME = 8
 """Jobs that are sent at the same time."""
+_PATIENCE = 0.6
+"""Seconds that Ctrl-C waits for requests on their way, to know what they made."""
+
+
+class _Order(NamedTuple):
+    plan: LaunchPlan
+    is_named: bool
+    """By the job itself: a run of that name may be there."""
+    variables: dict[str, str]
+    """The caller's own variables. Not for printing."""
+
+    @property
+    def name(self) -> str:
+        return str(self.plan.job.name)
 
 
 class Submission:
@@ -31,48 +47,83 @@ class Submission:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._stop = threading.Event()
-        self._codes = _Once[str]()
-        self._environments = _Once[str]()
-        self._begun: list[str] = []
-        """Names of the jobs whose request is on its way, or answered."""
+        self._codes: _Once[str] = _Once()
+        self._environments: _Once[str] = _Once()
+        self._made: dict[str, bool | None] = {}
+        """Whether there is a job now, by name; None while its request is on its way."""
 
     def submit(self, jobs: Sequence[Job]) -> list[Any]:
         """A run or an error for each job, in order."""
-        plans = [job.with_(name=job.name or new_name(job)).plan() for job in jobs]
-        for plan in plans:
-            own_variables(plan.job)
+        orders = [_order(job) for job in jobs]
         with translated("reach the workspace", self._workspace):
-            self._workspace.client  # noqa: B018 (the first use makes it; not in a thread)
+            # Made before there are threads, as importing azure-ai-ml in several of them ends in a deadlock.
+            _ = self._workspace.client, self._workspace.arm
         results: list[Any] = [None] * len(jobs)
         try:
-            if len(plans) == 1:
-                results[0] = self._submit(plans[0])
-            else:
-                for index, result in each(self._submit, plans, at_a_time=AT_A_TIME, stop=self._stop):
-                    results[index] = result
+            for index, result in each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop):
+                results[index] = result
         except BaseException:
             self._stop.set()
-            self._cancel_all()
+            self._take_back()
             raise
         return results
 
-    def _submit(self, plan: LaunchPlan) -> Any:
-        job = plan.job
-        name = str(job.name)
-        hidden = tuple(filter(None, own_variables(job).values()))
-        try:
-            with translated(f"submit job {name}", self._workspace, hidden):
-                code = self._codes.get(plan.code.root or "", lambda: self._code(plan))
-                environment = self._environments.get(repr(job.environment), lambda: self._environment(job))
-                command = to_command(job, environment=environment, code=code)
-                self._begun.append(name)
-                # Validated already, by `Job` and its plan; azure-ai-ml's own takes two thirds of the time.
-                self._workspace.client.jobs.create_or_update(command, skip_validation=True)
-        except SubmitError as error:
-            return error
+    def _submit(self, order: _Order) -> Any:
         from azml_dist.azureml.run import AzureRun
 
+        job, name = order.plan.job, order.name
+        try:
+            with translated(f"submit job {name}", self._workspace, tuple(filter(None, order.variables.values()))):
+                code = self._codes.get(order.plan.code.root or "", lambda: self._code(order.plan))
+                environment = self._environments.get(repr(job.environment), lambda: self._environment(job))
+                if not (order.is_named and self._is_there(order, code)):
+                    command = to_command(job, environment=environment, code=code)
+                    self._send(order, command)
+        except SubmitError as error:
+            self._made.setdefault(name, False)
+            return error
         return AzureRun(self._workspace, name)
+
+    def _send(self, order: _Order, command: Any) -> None:
+        """Exactly one job, or an error and none: a lost answer is found out by asking for the job."""
+        if self._stop.is_set():
+            return
+        self._made[order.name] = None
+        try:
+            # Validated already, by `Job` and its plan; azure-ai-ml's own takes two thirds of the time.
+            self._workspace.client.jobs.create_or_update(command, skip_validation=True)
+        except Exception as error:
+            if not (_may_have_been_heard(error) and self._find(order.name)):
+                self._made[order.name] = False
+                raise
+        self._made[order.name] = True
+        if self._stop.is_set():
+            self._cancel(order.name)
+
+    def _is_there(self, order: _Order, code: str) -> bool:
+        """Whether a run of the job's own name is there, and is this very job; says so."""
+        found = self._find(order.name)
+        if found is None:
+            return False
+        if changed := differences(order.plan.request["properties"], found, code):
+            raise SubmitError(
+                f"there is a run {order.name} already, whose {', '.join(changed)} differs",
+                hint="give the job another `name`, or none, and each run gets its own",
+            )
+        status = found.get("status", "there")
+        _note(f"run {order.name} was submitted before and is {status}; nothing new was started")
+        return True
+
+    def _find(self, name: str) -> dict[str, Any] | None:
+        from azure.core.exceptions import HttpResponseError
+
+        try:
+            found: dict[str, Any] = self._workspace.arm.call("GET", f"jobs/{name}", stop=self._stop)["properties"]
+        except HttpResponseError as error:
+            if error.status_code == 404 and "MachineLearningServices/workspaces/" not in str(error):
+                return None
+            raise  # it may be the workspace that is not there
+        return found
 
     def _code(self, plan: LaunchPlan) -> str:
         return code_id(self._workspace, plan.code, self._stop) if plan.code.root else ""
@@ -88,11 +139,25 @@ class Submission:
             return str(environments.get(name, label=label).id)
         return str(environments.create_or_update(environment_entity(job.environment)).id)
 
-    def _cancel_all(self) -> None:
-        """After Ctrl-C: end what may have been started."""
-        for name in self._begun:
-            with contextlib.suppress(Exception):
-                self._workspace.arm.call("POST", f"jobs/{name}/cancel", attempts=1, timeout=1)
+    def _take_back(self) -> None:
+        """After Ctrl-C: no job stays, and those are named of which that is not known."""
+        end = time.monotonic() + _PATIENCE
+        while None in self._made.values() and time.monotonic() < end:
+            time.sleep(0.02)
+        made = [name for name, is_made in self._made.items() if is_made]
+        gone = {made[i]: ok for i, ok in each(self._cancel, made, at_a_time=AT_A_TIME, stop=threading.Event())}
+        for name, is_made in self._made.items():
+            if is_made and gone.get(name):
+                _note(f"job {name} was made, and is canceled again")
+            elif is_made is not False:
+                _note(f"job {name} may have been made: `azml-dist cancel {name}` ends it")
+
+    def _cancel(self, name: str) -> bool:
+        try:
+            self._workspace.arm.call("POST", f"jobs/{name}/cancel", attempts=1, timeout=1)
+        except Exception:
+            return False
+        return True
 
 
 class _Once(Generic[R]):
@@ -112,8 +177,26 @@ class _Once(Generic[R]):
             return self._made[key]
 
 
+def _order(job: Job) -> _Order:
+    named = job.with_(name=job.name or new_name(job))
+    return _Order(named.plan(), job.name is not None, own_variables(job))
+
+
 def new_name(job: Job) -> str:
     """A name for a run of a job, fixed before the first request: sent twice, it is still one job."""
     words = job.display_name or (Path(job.code_folder).resolve().name if job.code_folder else "") or "run"
     slug = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40] or "run"
     return f"{slug}-{secrets.token_hex(5)}"
+
+
+def _may_have_been_heard(error: Exception) -> bool:
+    """Whether a request that failed may have done its work all the same."""
+    from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
+
+    if isinstance(error, HttpResponseError) and error.status_code:
+        return error.status_code >= 500 or error.status_code == 408
+    return isinstance(error, ServiceRequestError | ServiceResponseError | HttpResponseError)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
