@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -343,6 +344,18 @@ def test_a_script_that_does_not_wait_ends_with_its_run(tmp_path: Path) -> None:
 
     assert "waiting for run late" in ended.stderr
     assert (tmp_path / "late/user_logs/std_log.txt").read_text() == "done\n"
+
+
+def test_an_interrupt_of_that_wait_ends_the_run(tmp_path: Path) -> None:
+    script = "from azml_dist import *; submit(Job(command='sleep 300', name='late'), on=Local(root='.'))"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert "waiting for run late" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+
+        said = process.stderr.read()
+
+    assert said == "error: run late was canceled: somebody asked for it\n"
 
 
 def test_the_same_run_is_found_by_its_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,11 @@ def _wait_for_children() -> None:
         if not run.state().is_final():
             print(f"waiting for run {run.name}; Ctrl-C ends it", file=sys.stderr)
         try:
-            run.wait()
+            try:
+                run.wait()
+            except KeyboardInterrupt:
+                run.cancel()
+                run.wait()
         except RunFailed as failure:
             print(f"error: {failure.problems[0].message}", file=sys.stderr)
 
