@@ -31,6 +31,14 @@ class Model(BaseModel):
     # pydantic calls a custom __init__ for nested models too, whose errors would then not know their full path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Pydantic's own name for making one from a mapping; what is wrong comes as a `JobError` here too."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise as_job_error(error, cls) from None
+
     def __setattr__(self, name: str, value: object) -> None:
         kind = type(self).__name__
         raise JobError(f"a {kind} does not change", hint=f"`.with_({name}=…)` gives you a new one", where=name)

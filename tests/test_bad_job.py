@@ -206,3 +206,8 @@ def test_a_python_file_needs_a_name() -> None:
 def test_a_missing_python_file_is_said() -> None:
     with pytest.raises(JobError, match=r"there is no file nope\.py"):
         Job.load("nope.py:job")
+
+
+def test_pydantics_own_way_in_has_our_words_too() -> None:
+    with pytest.raises(JobError, match="unknown field `node_cout`"):
+        Job.model_validate({"command": "x", "node_cout": 2})
