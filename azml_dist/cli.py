@@ -148,15 +148,51 @@ def run(
     return code
 
 
-@cli.command(epilog=example("azml-dist submit job.yml"))
+@cli.command(epilog=example("azml-dist submit job.yml --set inputs.epochs=9 --wait"))
 @job_argument
 @set_option
+@input_option
+@click.option("--wait", is_flag=True, help="Wait for the run's end, and exit as it does.")
+@click.option("--workspace", help="The name of the workspace, if config.json or the environment does not say.")
+@click.option("--resource-group", help="Its resource group.")
+@click.option("--subscription", help="Its subscription id.")
 @json_option
-def submit(job: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Submit a job to Azure ML."""
-    from azml_dist.runs import submit as submit_job
+def submit(
+    job: str,
+    settings: tuple[str, ...],
+    inputs: tuple[str, ...],
+    wait: bool,
+    workspace: str | None,
+    resource_group: str | None,
+    subscription: str | None,
+    as_json: bool,
+) -> None:
+    """Submit a job to Azure ML; prints the name of its run, and its page in the studio."""
+    from azml_dist.azureml.executor import AzureML
+    from azml_dist.azureml.workspace import Workspace
 
-    submit_job(_load(job, settings))
+    place = Workspace(subscription, resource_group, workspace)
+    started = AzureML(place).submit(_load(job, settings, inputs))
+    found = {"name": started.name, "url": started.url, "workspace": place.name}
+    if not as_json:
+        click.echo(f"{started.name}\n{started.url}")
+        sys.stdout.flush()
+    _say(f"run {started.name} is in workspace {place.name}")
+    for what, command in _next_commands(started.name):
+        _say(f"  {what:<9}{command}")
+    try:
+        if wait:
+            started.wait()
+            found["status"] = "Completed"
+    except RunFailed as failure:
+        found["status"] = str(failure.run.status)
+        raise
+    except KeyboardInterrupt:
+        _say(f"run {started.name} goes on: `azml-dist cancel {started.name}` ends it")
+        raise
+    finally:
+        if as_json:
+            click.echo(json.dumps(found, indent=1))
 
 
 @cli.command(epilog=example("azml-dist status quickstart-3f2a91"))
@@ -360,6 +396,16 @@ def _report(run: LocalRun, job: str) -> None:
     _say(f"  again    azml-dist logs {run.name} --rank {rank}")
     if state.status == "Completed":
         _say(f"  next     azml-dist submit {job}")
+
+
+def _next_commands(name: str) -> list[tuple[str, str]]:
+    return [
+        ("status", f"azml-dist status {name}"),
+        ("logs", f"azml-dist logs {name} --follow"),
+        ("cancel", f"azml-dist cancel {name}"),
+        ("download", f"azml-dist download {name}"),
+        ("Python", f'run = azml_dist.run("{name}"); run.wait()'),
+    ]
 
 
 def _print_chunks(chunks: Iterator[bytes], as_json: bool) -> None:

@@ -1,0 +1,542 @@
+"""Submission through the real client: what is sent, how often, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator import Emulator, StaticToken, answer, delay, reset_after, reset_before
+from emulator.fixtures import SDK_WARNINGS
+from submitting import code_in, job, workspace_of
+
+from azml_dist import AzureML, Environment, Input, JobError, PyTorch, SubmitError, Workspace, submit
+from azml_dist.snapshot import take_snapshot
+
+pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
+
+
+@pytest.fixture
+def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
+    """The executor of the emulated workspace, which has an environment."""
+    emulator.assets.add_environment("torch")
+    return AzureML(workspace_of(emulator))
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    return code_in(tmp_path / "code")
+
+
+def routes(emulator: Emulator) -> list[str]:
+    return [str(request.route) for request in emulator.requests]
+
+
+# What is sent
+
+
+def test_a_submitted_job_runs_in_the_planned_world(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    planned = job(code=code, command="bash train.sh", node_count=2, distribution=PyTorch(process_count_per_node=2))
+
+    run = azure.submit(planned)
+
+    ran = emulator.run(run.name)
+    assert ran.job.status == "Completed"
+    for process in planned.plan().processes:
+        assert ran.job.log(process.log) == f"rank {process.rank} of 4\n"
+
+
+def test_a_first_submit_asks_no_more_than_it_must(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    azure.submit(job(code=code))
+
+    assert routes(emulator) == [
+        "codes.list",
+        "codes.startPendingUpload",
+        *["blobs.put"] * 3,
+        "codes.put",
+        "jobs.put",
+    ]
+
+
+def test_the_same_code_is_not_uploaded_again(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    azure.submit(job(code=code))
+    emulator.forget()
+
+    azure.submit(job(code=code))
+    assert routes(emulator) == ["jobs.put"]
+    AzureML(workspace_of(emulator)).submit(job(code=code))  # as another process would
+
+    assert routes(emulator) == ["jobs.put", "codes.list", "jobs.put"]
+
+
+def test_changed_code_is_uploaded(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    azure.submit(job(code=code))
+    (code / "notes.txt").write_text("other notes\n")
+
+    azure.submit(job(code=code))
+
+    assert emulator.counts()["codes.put"] == 2
+
+
+def test_code_that_azure_ai_ml_uploaded_is_found(emulator: Emulator, azure: AzureML, ml_client: Any, code: Path) -> None:
+    (code / ".amlignore").write_text("notes.txt\n")
+    (code / "Upper.py").write_text("1\n")
+    ml_client.jobs.create_or_update(job(name="theirs", code=code).to_command())
+    emulator.forget()
+
+    azure.submit(job(code=code))
+
+    assert routes(emulator) == ["codes.list", "jobs.put"]
+
+
+def test_the_uploaded_files_are_those_of_the_plan(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    (code / ".amlignore").write_text("notes.txt\n")
+    (code / "empty file").write_text("")
+
+    run = azure.submit(job(code=code))
+
+    body = emulator.job(run.name).body
+    uri = emulator.assets.by_id(body["codeId"])["properties"]["codeUri"]
+    container, folder = uri.rsplit("/", 2)[1:]
+    blobs = [name.partition("/")[2] for name in emulator.account.names(container, folder)]
+    assert sorted(blobs) == [file.path for file in take_snapshot(code).files]
+    assert emulator.account.get(container, f"{folder}/lib/part.txt") == b"part\n"
+
+
+def test_several_threads_upload_the_same_folder_once(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    threads = [threading.Thread(target=azure.submit, args=[job(code=code)]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert emulator.counts()["codes.put"] == 1
+    assert emulator.counts()["blobs.put"] == 3
+    assert len(emulator.jobs.jobs) == 6
+
+
+def test_a_large_file_is_sent_in_blocks(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    (code / "weights.bin").write_bytes(os.urandom(9 << 20))
+
+    run = azure.submit(job(code=code, command="sha256sum weights.bin"))
+
+    ran = emulator.run(run.name)
+    expected = subprocess.run(["sha256sum", "weights.bin"], cwd=code, capture_output=True, text=True, check=True)
+    assert ran.job.log("user_logs/std_log.txt") == expected.stdout
+
+
+# Lists
+
+
+def test_a_list_is_uploaded_and_looked_up_once(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    jobs = [
+        job(name=None, code=code, environment="azureml:torch@latest", inputs={"lr": i}, display_name=f"lr {i}")
+        for i in range(12)
+    ]
+
+    runs = submit(jobs, on=azure)
+
+    assert emulator.counts() == {
+        "codes.list": 1,
+        "codes.startPendingUpload": 1,
+        "blobs.put": 3,
+        "codes.put": 1,
+        "environments.list": 1,
+        "jobs.put": 12,
+    }
+    sent = [emulator.job(run.name).body["inputs"]["lr"]["value"] for run in runs if not isinstance(run, SubmitError)]
+    assert sent == [str(i) for i in range(12)]
+
+
+def test_one_bad_job_of_a_list_leaves_the_others(emulator: Emulator, azure: AzureML) -> None:
+    good, bad, also_good = azure.submit_all([job(), job(compute="nope"), job()])
+
+    assert isinstance(bad, SubmitError)
+    assert "nope" in str(bad)
+    assert not isinstance(good, SubmitError)
+    assert not isinstance(also_good, SubmitError)
+    assert len(emulator.jobs.jobs) == 2
+
+
+def test_an_inline_environment_is_registered_once(emulator: Emulator, azure: AzureML) -> None:
+    environment = Environment(image="python:3.11", conda_file={"dependencies": ["pip"]})
+
+    azure.submit_all([job(environment=environment) for _ in range(3)])
+
+    assert emulator.counts() == {"environments.put": 1, "jobs.put": 3}
+
+
+def test_a_dry_run_of_a_list_is_its_plans(code: Path) -> None:
+    plans = submit([job(code=code), job(node_count=2, distribution=PyTorch())], dry_run=True)
+
+    assert [plan.world.world_size for plan in plans] == [1, 2]
+
+
+def test_no_jobs_are_no_requests(emulator: Emulator, azure: AzureML) -> None:
+    assert azure.submit_all([]) == []
+
+
+# Names
+
+
+def test_the_name_is_fixed_before_the_first_request(emulator: Emulator, azure: AzureML) -> None:
+    emulator.inject(reset_after(), route="jobs.put", times=3)
+
+    run = azure.submit(job())
+
+    assert list(emulator.jobs.jobs) == [run.name]
+
+
+def test_a_named_job_that_is_there_is_not_submitted_again(
+    emulator: Emulator, azure: AzureML, code: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = job(name="one", code=code, node_count=2, distribution=PyTorch(process_count_per_node=2), inputs={"a": 1})
+    azure.submit(one)
+    emulator.job("one").advance("Running")
+    emulator.forget()
+
+    again = azure.submit(one)
+
+    assert again.name == "one"
+    assert "run one was submitted before and is Running; nothing new was started" in capsys.readouterr().err
+    assert routes(emulator) == ["jobs.get"]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"command": "false"}, "command"),
+        ({"inputs": {"a": 2}}, "inputs"),
+        ({"node_count": 3}, "resources"),
+        ({"distribution": PyTorch(process_count_per_node=3)}, "distribution"),
+        ({"environment_variables": {"A": "c"}}, "environment variables"),
+        ({"environment": "azureml:torch:2"}, "environment"),
+        ({"compute": "other"}, "compute"),
+        ({"timeout": 5}, "timeout"),
+    ],
+)
+def test_a_changed_job_under_the_name_of_another_is_refused(
+    emulator: Emulator, azure: AzureML, change: dict[str, Any], word: str
+) -> None:
+    one = job(
+        name="one",
+        node_count=2,
+        distribution=PyTorch(process_count_per_node=2),
+        inputs={"a": 1},
+        environment_variables={"A": "b"},
+        timeout=9,
+    )
+    azure.submit(one)
+
+    with pytest.raises(SubmitError, match=f"there is a run one already, whose {word} differs"):
+        azure.submit(one.with_(**change))
+
+    assert emulator.job("one").body["command"] == "true"
+
+
+def test_changed_code_under_the_name_of_another_is_refused(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    azure.submit(job(name="one", code=code))
+    (code / "notes.txt").write_text("other")
+
+    with pytest.raises(SubmitError, match="whose code differs"):
+        azure.submit(job(name="one", code=code))
+
+
+# Variables of the caller
+
+
+def test_own_variables_are_sent_and_shown_nowhere(
+    emulator: Emulator,
+    azure: AzureML,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    own_home: Path,
+) -> None:
+    monkeypatch.setenv("TOKEN", "s3cret-value")
+    caplog.set_level(logging.DEBUG)
+    one = job(environment_variables={"TOKEN": None})
+
+    run = azure.submit(one)
+
+    assert emulator.job(run.name).body["environmentVariables"] == {"TOKEN": "s3cret-value"}
+    shown = "".join([*capfd.readouterr(), caplog.text, str(one.plan()), repr(one), repr(run)])
+    assert "s3cret-value" not in shown
+    assert not [file for file in own_home.rglob("*") if file.is_file() and b"s3cret-value" in file.read_bytes()]
+
+
+def test_own_variables_are_in_no_error(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the service quotes what it refuses: the value is the name of a compute, too."""
+    import traceback
+
+    monkeypatch.setenv("TOKEN", "s3cret-value")
+
+    with pytest.raises(SubmitError) as caught:
+        azure.submit(job(compute="s3cret-value", environment_variables={"TOKEN": None}))
+
+    assert "s3cret-value" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_own_variable_that_is_not_set_is_said_before_any_request(emulator: Emulator, azure: AzureML) -> None:
+    with pytest.raises(JobError, match="the job takes NOT_SET from your environment"):
+        azure.submit(job(environment_variables={"NOT_SET": None}))
+
+    assert emulator.requests == []
+
+
+# Faults
+
+
+FAULTS = {
+    "429": answer(429, retry_after=0.1),
+    "503": answer(503),
+    "reset before": reset_before(),
+    "reset after": reset_after(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: None, code: Path, fault: Any) -> None:
+    """Every request of a submit, in turn; each in a workspace that does not know the code yet."""
+    emulator.assets.add_environment("torch")
+    environment = Environment(image="python:3.11")
+    submit_one = lambda name: AzureML(workspace_of(emulator)).submit(  # noqa: E731
+        job(name=name, code=code, environment=environment, inputs={"d": Input(path=code / "lib")})
+    )
+    submit_one("whole")
+    count = len(emulator.requests)
+    assert count > 10
+
+    for index in range(count):
+        (code / "notes.txt").write_text(f"{fault} {index}\n")
+        (code / "lib/part.txt").write_text(f"{fault} {index}\n")
+        emulator.jobs.jobs.clear()
+        emulator.forget()
+        emulator.inject(fault, at=index)
+        began = time.monotonic()
+
+        run = submit_one(f"one-{index}")
+
+        assert list(emulator.jobs.jobs) == [run.name]
+        assert emulator.requests[index].fault, f"there was no request {index}"
+        assert time.monotonic() - began < 3, f"slow at {emulator.requests[index]}"
+
+
+@pytest.mark.parametrize("fault", [answer(503), answer(429, retry_after=0), reset_before()])
+def test_a_fault_that_stays_is_an_error_and_no_job(emulator: Emulator, azure: AzureML, code: Path, fault: Any) -> None:
+    for route in ("codes.list", "codes.startPendingUpload", "codes.put", "jobs.put"):
+        emulator.forget()
+        emulator.inject(fault, route=route, times=None)
+
+        with pytest.raises(SubmitError, match=r"cannot submit job code-\w+: "):
+            AzureML(workspace_of(emulator)).submit(job(code=code))
+
+        assert emulator.jobs.jobs == {}
+        assert len(emulator.requests) < 20
+
+
+def test_a_job_whose_every_answer_is_lost_is_found(emulator: Emulator, azure: AzureML) -> None:
+    emulator.inject(reset_after(), route="jobs.put", times=None)
+
+    run = azure.submit(job())
+
+    assert list(emulator.jobs.jobs) == [run.name]
+    assert routes(emulator)[-1] == "jobs.get"
+
+
+def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    for fault in (answer(503), reset_before()):
+        (code / "notes.txt").write_text(str(fault))
+        emulator.inject(fault, route="blobs.put")
+        began = time.monotonic()
+
+        azure.submit(job(code=code))
+
+        assert time.monotonic() - began < 3
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("route", ["codes.list", "blobs.put", "jobs.put"])
+def test_ctrl_c_stops_within_a_second_and_leaves_no_job(
+    emulator: Emulator, azure: AzureML, code: Path, route: str
+) -> None:
+    azure.workspace.client  # noqa: B018 (importing azure-ai-ml is not what is measured)
+    emulator.inject(delay(0.5), route=route, times=None)
+    interrupt_at(emulator, route)
+
+    with pytest.raises(KeyboardInterrupt):
+        azure.submit(job(code=code))
+    stopped = time.monotonic()
+
+    sent = next(request for request in emulator.requests if request.route == route)
+    assert stopped - arrived[sent.index] < 1
+    time.sleep(0.6)  # what was on its way has arrived by now
+    assert [one.status for one in emulator.jobs.jobs.values()] in ([], ["CancelRequested"])
+
+
+arrived: dict[int, float] = {}
+
+
+def interrupt_at(emulator: Emulator, route: str) -> None:
+    """Send this process the signal of Ctrl-C once a request of that route has come in."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for request in list(emulator.requests):
+                if request.route == route:
+                    arrived[request.index] = time.monotonic()
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+            time.sleep(0.01)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def test_ctrl_c_takes_back_the_jobs_of_a_list(
+    emulator: Emulator, azure: AzureML, capsys: pytest.CaptureFixture[str]
+) -> None:
+    azure.workspace.client  # noqa: B018
+    emulator.inject(delay(0.05), route="jobs.put", times=None)
+    interrupt_at(emulator, "jobs.put")
+
+    with pytest.raises(KeyboardInterrupt):
+        azure.submit_all([job() for _ in range(60)])
+
+    assert 0 < len(emulator.jobs.jobs) < 60
+    assert {one.status for one in emulator.jobs.jobs.values()} == {"CancelRequested"}
+    assert "was made, and is canceled again" in capsys.readouterr().err
+
+
+# The workspace
+
+
+def test_the_workspace_of_a_config_file_above(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".azureml").mkdir()
+    (tmp_path / ".azureml/config.json").write_text(
+        '{"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}'
+    )
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/config.json").write_text('{"model_type": "bert"}')
+    monkeypatch.chdir(tmp_path / "deep/er")
+
+    here = Workspace()
+
+    assert (here.subscription_id, here.resource_group, here.name) == ("s", "g", "w")
+    assert Workspace(name="other").name == "other"
+
+
+def test_the_workspace_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AZUREML_ARM_SUBSCRIPTION", "s")
+    monkeypatch.setenv("AZURE_RESOURCE_GROUP", "g")
+    with pytest.raises(SubmitError, match="which Azure ML workspace") as caught:
+        _ = Workspace().name
+    assert "AZUREML_ARM_WORKSPACE_NAME" in str(caught.value)
+    assert "AZUREML_ARM_SUBSCRIPTION" not in str(caught.value)
+
+    monkeypatch.setenv("AZURE_ML_WORKSPACE_NAME", "w")
+
+    assert (Workspace().subscription_id, Workspace().resource_group, Workspace().name) == ("s", "g", "w")
+
+
+def test_an_existing_client_is_used(emulator: Emulator, ml_client: Any, code: Path) -> None:
+    emulator.assets.add_environment("torch")
+    workspace = Workspace(client=ml_client)
+
+    run = AzureML(workspace).submit(job(code=code))
+
+    assert workspace.client is ml_client
+    assert list(emulator.jobs.jobs) == [run.name]
+
+
+def test_a_sovereign_cloud(azure_sdk: None, emulator: Emulator) -> None:
+    """The names of that cloud are asked, which the emulator does not have."""
+    workspace = Workspace("s", "g", "w", credential=StaticToken(emulator.workspace), cloud="AzureUSGovernment")
+    assert workspace.studio_url("one").startswith("https://ml.azure.us/runs/one?")
+    try:
+        with pytest.raises(SubmitError):
+            AzureML(workspace).submit(job(name="one"))
+        assert {request.host for request in emulator.requests} == {"management.usgovcloudapi.net"}
+    finally:
+        emulator.problems.clear()
+        Workspace("s", "g", "w", credential=StaticToken(emulator.workspace), cloud="AzureCloud").client  # noqa: B018
+
+
+# The command line
+
+
+def cli(emulator: Emulator, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`azml-dist` in a process of its own, logged in as a service principal."""
+    here = emulator.workspace
+    login = {"AZURE_TENANT_ID": here.tenant_id, "AZURE_CLIENT_ID": "someone", "AZURE_CLIENT_SECRET": "secret"}
+    place = {
+        "AZUREML_ARM_SUBSCRIPTION": here.subscription_id,
+        "AZUREML_ARM_RESOURCEGROUP": here.resource_group,
+        "AZUREML_ARM_WORKSPACE_NAME": here.name,
+    }
+    command = [sys.executable, "-m", "azml_dist.cli", *arguments]
+    environ = {**os.environ, **login, **place, **env}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> str:
+    code_in(tmp_path / "src")
+    path = tmp_path / "job.yml"
+    path.write_text(
+        "command: bash train.sh ${{inputs.lr}}\ncode: src\nenvironment: azureml:torch:1\ncompute: gpu-cluster\n"
+        "inputs: {lr: 1}\n"
+    )
+    return str(path)
+
+
+def test_submit_prints_name_and_address(emulator: Emulator, job_file: str) -> None:
+    emulator.assets.add_environment("torch")
+
+    done = cli(emulator, "submit", job_file, "--set", "inputs.lr=2")
+
+    assert done.returncode == 0, done.stderr
+    name, url = done.stdout.splitlines()
+    assert emulator.job(name).body["inputs"]["lr"]["value"] == "2"
+    assert url.startswith(f"https://ml.azure.com/runs/{name}?")
+    assert f"  logs     azml-dist logs {name} --follow\n" in done.stderr
+    assert f'  Python   run = azml_dist.run("{name}"); run.wait()\n' in done.stderr
+    assert "experimental" not in done.stderr
+
+
+def test_submit_prints_one_json_object(emulator: Emulator, job_file: str) -> None:
+    import json
+
+    emulator.assets.add_environment("torch")
+
+    done = cli(emulator, "submit", job_file, "--json", "--workspace", emulator.workspace.name)
+
+    found = json.loads(done.stdout)
+    assert found["workspace"] == emulator.workspace.name
+    assert list(emulator.jobs.jobs) == [found["name"]]
+
+
+def test_nobody_is_logged_in(emulator: Emulator, job_file: str) -> None:
+    nobody = dict.fromkeys(("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"), "")
+
+    done = cli(emulator, "submit", job_file, "--set", "name=one", PATH="/usr/bin:/bin", **nobody)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    error, hint = done.stderr.splitlines()
+    assert error == "error: cannot submit job one: nobody is logged in to Azure"
+    assert hint.startswith("hint: `az login`, or set AZURE_TENANT_ID")
