@@ -125,7 +125,7 @@ def test_every_option_goes_out_as_planned(
 def test_code_and_local_data_are_all_that_differs(emulator: Emulator, azure_sdk: None, outside_git: Path) -> None:
     emulator.assets.add_environment("torch")
     code = code_in(outside_git / "code")
-    one = job(name="one", experiment_name="wire", code=code, inputs={"d": Input(path=code / "lib")})
+    one = job(name="one", experiment_name="wire", code=code, inputs={"d": Input(path=str(code / "lib"))})
 
     AzureML(by_scope(emulator)).submit(one)
 

@@ -22,12 +22,10 @@ _FOLDER = "code"
 def code_id(workspace: Workspace, code: Snapshot, stop: threading.Event) -> str:
     """The ARM id of the code in the workspace, uploaded if it is not there yet."""
     digest = content_hash(code)
-    with workspace._lock:
-        lock = workspace.uploads.setdefault(digest, threading.Lock())
-    with lock:
-        if digest not in workspace.codes:
-            workspace.codes[digest] = _find(workspace, digest, stop) or _create(workspace, code, digest, stop)
-        return workspace.codes[digest]
+    with workspace.lock_of(digest):
+        if digest not in workspace.known:
+            workspace.known[digest] = _find(workspace, digest, stop) or _create(workspace, code, digest, stop)
+        return workspace.known[digest]
 
 
 def content_hash(code: Snapshot) -> str:

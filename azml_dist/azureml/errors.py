@@ -96,14 +96,14 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
             f"cannot {what}: Azure does not take the login ({message})",
             f"{_LOGIN}; a login lasts some hours",
         )
-    if status == 403:
-        return _of_403(what, message)
     if _is_quota(code, message):
         return _Said(
             SubmitError,
             f"cannot {what}: the quota does not allow it: {message}",
             "`az ml compute list-usage` shows it; ask for more in the portal, or take fewer or smaller nodes",
         )
+    if status == 403:
+        return _of_403(what, message)
     if status == 404 or "UnknownComputeTarget" in _body(error) or "Unknown compute target" in message:
         return _of_404(error, what, message, workspace)
     if status == 409:
@@ -115,13 +115,13 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
     if status == 429:
         return _Said(
             SubmitError,
-            f"cannot {what}: Azure is asked too often, and said so {_times()}",
+            f"cannot {what}: Azure is asked too often, and did not relent",
             "wait some minutes; submit many jobs as one list, which asks less",
         )
     if status >= 500:
         return _Said(
             SubmitError,
-            f"cannot {what}: Azure answered {status} {_times()}: {message}",
+            f"cannot {what}: Azure answered {status} again and again: {message}",
             "wait some minutes; https://status.azure.com shows outages",
         )
     if "JobPropertyImmutable" in _body(error) or "A job with this name already exists" in message:
@@ -202,17 +202,17 @@ def _of_login(error: Exception, what: str) -> _Said:
 
 
 def _of_connection(error: Exception, what: str) -> _Said:
-    text = " ".join(str(error).split())
+    text = " ".join(map(str, _chain(error)))
     host = re.search(r"host='([^']+)'", text)
     place = host[1] if host else "Azure"
-    low = text.lower()
+    low = " ".join(text.lower().split())
     if "certificate" in low or "ssl" in low:
         return _Said(
             SubmitError,
             f"cannot {what}: the certificate of {place} is not trusted here",
             "behind a proxy that opens TLS, set REQUESTS_CA_BUNDLE to the file with its authority",
         )
-    if "proxy" in low and ("tunnel" in low or "cannot connect to proxy" in low or "unable to connect to proxy" in low):
+    if "proxy" in low and ("tunnel connection failed" in low or "refused" in low or "resolve" in low):
         return _Said(
             SubmitError,
             f"cannot {what}: the proxy of HTTPS_PROXY does not let {place} through",
@@ -232,19 +232,27 @@ def _of_connection(error: Exception, what: str) -> _Said:
         )
     return _Said(
         SubmitError,
-        f"cannot {what}: the connection to {place} broke {_times()}",
+        f"cannot {what}: the connection to {place} broke again and again",
         "try again; a proxy or firewall in between may end connections",
     )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of: the outer ones of azure-core leave out the host."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _of_sdk(error: Exception, what: str) -> _Said:
     text = " ".join(str(getattr(error, "message", None) or error).split())
     found = re.search(r"(?:parsing asset|asset) (\S+) .*Version must be provided", text)
     if found:
+        name = found[1].removeprefix("azureml:")
         return _Said(
             SubmitError,
-            f"cannot {what}: `{found[1]}` has no version",
-            f"`azureml:{found[1]}@latest`, or a number: `azureml:{found[1]}:1`",
+            f"cannot {what}: `{name}` has no version",
+            f"`azureml:{name}@latest`, or a number: `azureml:{name}:1`",
         )
     return _Said(SubmitError, f"cannot {what}: azure-ai-ml refused it: {text[:300]}", None)
 
@@ -264,10 +272,6 @@ def _body(error: Any) -> str:
 
 def _is_quota(code: str, message: str) -> bool:
     return "quota" in f"{code} {message}".lower()
-
-
-def _times() -> str:
-    return "again and again"
 
 
 def _request_id(error: Any) -> str | None:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from azml_dist.azureml.arm import retrying
 from azml_dist.azureml.code import code_id
 from azml_dist.azureml.command import environment_entity, own_variables, to_command
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.existing import differences
+from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
 from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import SubmitError
@@ -77,8 +79,8 @@ class Submission:
                 code = self._codes.get(order.plan.code.root or "", lambda: self._code(order.plan))
                 environment = self._environments.get(repr(job.environment), lambda: self._environment(job))
                 if not (order.is_named and self._is_there(order, code)):
-                    command = to_command(job, environment=environment, code=code)
-                    self._send(order, command)
+                    job = with_uploaded_inputs(self._workspace, job, self._stop)
+                    self._send(order, to_command(job, environment=environment, code=code))
         except SubmitError as error:
             self._made.setdefault(name, False)
             return error
@@ -136,8 +138,12 @@ class Submission:
             name, at, label = reference.partition("@")
             if not at or "/" in reference:
                 return job.environment or ""
-            return str(environments.get(name, label=label).id)
-        return str(environments.create_or_update(environment_entity(job.environment)).id)
+            found = retrying(lambda: environments.get(name, label=label), stop=self._stop)
+        else:
+            given = job.environment
+            # A name of its content's hash, so that twice is once.
+            found = retrying(lambda: environments.create_or_update(environment_entity(given)), stop=self._stop)
+        return str(found.id)
 
     def _take_back(self) -> None:
         """After Ctrl-C: no job stays, and those are named of which that is not known."""
@@ -194,7 +200,7 @@ def _may_have_been_heard(error: Exception) -> bool:
     from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
 
     if isinstance(error, HttpResponseError) and error.status_code:
-        return error.status_code >= 500 or error.status_code == 408
+        return bool(error.status_code >= 500 or error.status_code == 408)
     return isinstance(error, ServiceRequestError | ServiceResponseError | HttpResponseError)
 
 

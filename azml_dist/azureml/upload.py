@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from azml_dist.azureml.arm import retrying
 from azml_dist.azureml.parallel import each
 from azml_dist.snapshot import CodeFile
 
@@ -37,9 +38,13 @@ class StoppedError(Exception):
 def upload(order: Upload, stop: threading.Event) -> None:
     """Upload all files; an error, Ctrl-C or `stop` ends it within a second."""
     progress = Progress(order)
-    container = _container(order)
+    container = container_of(order)
 
     def put(file: CodeFile) -> None:
+        # azure-storage-blob tries again after anything but 429.
+        retrying(lambda: send(file), stop=stop, only=429)
+
+    def send(file: CodeFile) -> None:
         blob = container.get_blob_client(f"{order.prefix}{file.path}")
         with Path(file.source).open("rb") as stream:
             data = stream.read() if file.size <= _WHOLE else _Counted(stream, stop, progress)
@@ -120,7 +125,8 @@ class _Counted:
         return True
 
 
-def _container(order: Upload) -> Any:
+def container_of(order: Upload) -> Any:
+    """The client of the container that an upload goes to."""
     import requests
     from azure.core.pipeline.transport import RequestsTransport
     from azure.storage.blob import ContainerClient, ExponentialRetry

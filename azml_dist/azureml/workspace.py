@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from azml_dist.errors import SubmitError
+from azml_dist.errors import AuthError, SubmitError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -78,10 +78,9 @@ class Workspace:
         self._client = client
         self._cloud = cloud
         self._lock = threading.RLock()
-        self.codes: dict[str, str] = {}
-        """ARM ids of the code that this process knows to be in the workspace, by content."""
-        self.uploads: dict[str, threading.Lock] = {}
-        """Held while a code folder of that content is uploaded: the others wait, and need not."""
+        self._uploads: dict[str, threading.Lock] = {}
+        self.known: dict[str, str] = {}
+        """What this process knows to be in the workspace: ids of code by its content, addresses of data."""
 
     @property
     def subscription_id(self) -> str:
@@ -150,6 +149,11 @@ class Workspace:
         known = self.cloud in _CLOUDS
         return Arm(self.credential, endpoint.rstrip("/"), (manager if known else endpoint).rstrip("/"), self.arm_id)
 
+    def lock_of(self, content: str) -> threading.Lock:
+        """Held while that content is uploaded: the other threads wait, and need not."""
+        with self._lock:
+            return self._uploads.setdefault(content, threading.Lock())
+
     def studio_url(self, run_name: str) -> str:
         """The page of a run in Azure ML studio."""
         studio = _CLOUDS.get(self.cloud, _CLOUDS["AzureCloud"])[2]
@@ -176,7 +180,10 @@ class Workspace:
         from azure.identity import DefaultAzureCredential
 
         authority = None if os.environ.get("AZURE_AUTHORITY_HOST") else _CLOUDS.get(self.cloud, (None,))[0]
-        credential: TokenCredential = DefaultAzureCredential(**({"authority": authority} if authority else {}))
+        try:
+            credential: TokenCredential = DefaultAzureCredential(**({"authority": authority} if authority else {}))
+        except ValueError as error:  # of an empty AZURE_CLIENT_ID, say
+            raise AuthError(f"the login in the AZURE_ variables cannot be used: {error}") from error
         return credential
 
 

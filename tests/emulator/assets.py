@@ -84,6 +84,9 @@ class AssetRoutes:
             before["properties"].update(properties)
             return Reply(200, before)
 
+    def _containers(self, kind: str) -> Reply:
+        return Reply(body={"value": [self._container(kind, name).body for found, name in self.assets if found == kind]})
+
     def _container(self, kind: str, name: str) -> Reply:
         versions = self.assets.get((kind, name))
         if not versions:
@@ -157,6 +160,16 @@ class AssetRoutes:
     def get_code(self, request: Request, name: str, version: str) -> Reply:
         """One code version."""
         return Reply(body=self.version("codes", name, version))
+
+    @route("environments.containers", "GET", Host.ARM, "{WS}/environments")
+    def list_environment_containers(self, request: Request) -> Reply:
+        """All environments, each without its versions."""
+        return self._containers("environments")
+
+    @route("data.containers", "GET", Host.ARM, "{WS}/data")
+    def list_data_containers(self, request: Request) -> Reply:
+        """All data assets, each without its versions."""
+        return self._containers("data")
 
     @route("environments.container", "GET", Host.ARM, "{WS}/environments/{name}")
     def get_environment_container(self, request: Request, name: str) -> Reply:

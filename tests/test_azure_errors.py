@@ -1,0 +1,210 @@
+"""What people read when Azure says no, or says nothing: one line with the value, a hint, and no traceback."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator import Emulator, answer, reset_before
+from emulator.fixtures import SDK_WARNINGS
+from submitting import code_in, job, workspace_of
+
+from azml_dist import AuthError, AzureML, Input, NotFound, SubmitError, Workspace
+
+pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
+
+
+@pytest.fixture
+def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
+    emulator.assets.add_environment("torch")
+    return AzureML(workspace_of(emulator))
+
+
+def refused(azure: AzureML, **fields: Any) -> SubmitError:
+    """The error of a job that is not submitted, checked for what every one must be."""
+    with pytest.raises(SubmitError) as caught:
+        azure.submit(job(**{"name": "one", **fields}))
+    error = caught.value
+    (problem,) = error.problems
+    assert "\n" not in problem.message
+    assert "\n" not in (problem.hint or "")
+    assert not re.search(r"\bCode: |Operation returned|Exception|<class|azure\.core|HTTPSConnectionPool", str(error))
+    return error
+
+
+# What is not there
+
+
+def test_an_unknown_compute_and_the_nearest(emulator: Emulator, azure: AzureML) -> None:
+    error = refused(azure, compute="gpu-clutser")
+
+    assert isinstance(error, NotFound)
+    assert str(error).startswith(
+        "cannot submit job one: there is no compute `gpu-clutser` in the workspace\n\nhint: did you mean `gpu-cluster`?"
+    )
+
+
+def test_an_unknown_environment_and_the_nearest(emulator: Emulator, azure: AzureML) -> None:
+    error = refused(azure, environment="azureml:torhc:1")
+
+    assert isinstance(error, NotFound)
+    assert "there is no environment `torhc:1`\n\nhint: did you mean `torch`?" in str(error)
+
+
+def test_an_unknown_label(emulator: Emulator, azure: AzureML) -> None:
+    assert "nope" in str(refused(azure, environment="azureml:nope@latest"))
+
+
+def test_an_environment_without_a_version(emulator: Emulator, azure: AzureML) -> None:
+    error = refused(azure, environment="azureml:torch")
+
+    assert "`torch` has no version" in str(error)
+    assert "`azureml:torch@latest`" in str(error.hint)
+
+
+def test_unknown_data(emulator: Emulator, azure: AzureML) -> None:
+    emulator.assets.add_data("cifar10", "1", {})
+
+    error = refused(azure, inputs={"d": Input(path="azureml:cifar:1")})
+
+    assert isinstance(error, NotFound)
+    assert "there is no data `cifar:1`\n\nhint: did you mean `cifar10`?" in str(error)
+
+
+def test_an_unknown_workspace(emulator: Emulator, azure_sdk: None) -> None:
+    here = emulator.workspace
+    place = workspace_of(emulator)
+    other = Workspace(here.subscription_id, here.resource_group, "nowhere", credential=place.credential)
+
+    error = refused(AzureML(other))
+
+    assert isinstance(error, NotFound)
+    assert f"there is no workspace `nowhere` in resource group `{here.resource_group}`" in str(error)
+
+
+def test_an_unknown_resource_group_and_subscription(emulator: Emulator, azure_sdk: None) -> None:
+    here, place = emulator.workspace, workspace_of(emulator)
+    group = Workspace(here.subscription_id, "nogroup", here.name, credential=place.credential)
+    subscription = Workspace("nosub", here.resource_group, here.name, credential=place.credential)
+
+    assert "there is no resource group `nogroup`" in str(refused(AzureML(group)))
+    assert "there is no subscription `nosub`" in str(refused(AzureML(subscription)))
+
+
+# Who asks
+
+
+def test_an_expired_login(emulator: Emulator, azure: AzureML) -> None:
+    azure.submit(job())
+    credential: Any = azure.workspace.credential
+    token = credential.get_token("x")
+    emulator.workspace.token = "another"
+    credential.get_token = lambda *_, **__: token
+
+    error = refused(azure)
+
+    assert isinstance(error, AuthError)
+    assert "Azure does not take the login" in str(error)
+    assert "`az login`" in str(error.hint)
+
+
+@pytest.mark.parametrize("route", ["codes.list", "jobs.put"])
+def test_no_permission(emulator: Emulator, azure: AzureML, tmp_path: Path, route: str) -> None:
+    emulator.workspace.forbidden = {route}
+
+    error = refused(azure, code=code_in(tmp_path / "code"))
+
+    assert isinstance(error, AuthError)
+    assert re.search(
+        r"may not do Microsoft\.MachineLearningServices/workspaces/\w+/\w+ in emulated-workspace", str(error)
+    )
+    assert "AzureML Data Scientist" in str(error.hint)
+
+
+def test_no_permission_for_the_storage(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    emulator.inject(answer(403, code="AuthorizationPermissionMismatch"), route="blobs.put", times=None)
+
+    error = refused(azure, code=code_in(tmp_path / "code"))
+
+    assert isinstance(error, AuthError)
+    assert "Storage Blob Data Contributor" in str(error.hint)
+
+
+# What Azure has too little of
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (answer(409, code="Conflict"), "it clashes with what is there"),
+        (answer(403, code="QuotaExceeded"), "the quota does not allow it"),
+        (answer(429, retry_after=0), "Azure is asked too often"),
+        (answer(500), "Azure answered 500"),
+        (answer(503), "Azure answered 503"),
+        (answer(400, code="BadRequest"), "Azure refused it: Injected fault 400."),
+        (answer(407), "the proxy wants a login"),
+        (reset_before(), "broke"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_stays_wrong_is_said(emulator: Emulator, azure: AzureML, fault: Any, words: str) -> None:
+    emulator.inject(fault, route="jobs.put", times=None)
+
+    error = refused(azure, name=None)
+
+    assert words in str(error)
+    assert emulator.counts()["jobs.put"] <= 8
+    assert emulator.jobs.jobs == {}
+
+
+def test_the_request_id_is_kept(emulator: Emulator, azure: AzureML) -> None:
+    error = refused(azure, compute="nope")
+
+    assert re.fullmatch("[0-9a-f-]{36}", str(error.request_id))
+    assert str(error.request_id) in str(error.hint)
+
+
+def test_the_cause_is_kept(emulator: Emulator, azure: AzureML) -> None:
+    error = refused(azure, compute="nope")
+
+    assert "HttpResponseError" in "".join(traceback.format_exception(error))
+
+
+# What is in between
+
+
+def test_an_untrusted_certificate(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import certifi
+
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, certifi.where())
+
+    error = refused(azure, code=code_in(tmp_path / "code"))
+
+    assert "the certificate of management.azure.com is not trusted here" in str(error)
+    assert "REQUESTS_CA_BUNDLE" in str(error.hint)
+
+
+def test_a_name_that_is_not_known(emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AZUREML_DEV_URL_MFE", "https://does-not-exist.invalid")
+
+    error = refused(azure)
+
+    assert "does-not-exist.invalid" in str(error)
+    assert "DNS" in str(error)
+
+
+def test_a_proxy_that_is_not_there(emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    error = refused(azure)
+
+    assert "the proxy of HTTPS_PROXY" in str(error)
