@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from bench.azure import submission
 from bench.jobs import (
     FAILS,
     LINES_PER_RANK,
@@ -291,6 +292,7 @@ ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "memory": memory,
     "failure": failure,
     "large-plan": large_plan,
+    "submission": submission,
 }
 
 

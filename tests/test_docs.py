@@ -21,6 +21,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "samples/quickstart/README.md",
     "docs/local-runs.md",
+    "docs/submitting.md",
     "docs/how-it-works.md",
 ]
 

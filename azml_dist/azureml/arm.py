@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -24,7 +25,14 @@ _TRANSIENT = frozenset([408, 429, 500, 502, 503, 504])
 class Arm:
     """Azure Resource Manager, at one workspace. Every request here may be sent twice without harm."""
 
-    def __init__(self, credential: TokenCredential, endpoint: str, audience: str, arm_id: str) -> None:
+    def __init__(
+        self,
+        credential: TokenCredential,
+        endpoint: str,
+        audience: str,
+        arm_id: str,
+        api_version: str | None = API_VERSION,
+    ) -> None:
         from azure.core import PipelineClient
         from azure.core.pipeline.policies import (
             BearerTokenCredentialPolicy,
@@ -36,6 +44,8 @@ class Arm:
         from azml_dist import __version__
 
         self._url = f"{endpoint}{arm_id}"
+        self._query = {"api-version": api_version} if api_version else {}
+        self.host = urlsplit(endpoint).hostname or endpoint
         self._client = PipelineClient(
             endpoint,
             policies=[
@@ -63,9 +73,7 @@ class Arm:
     def _send(self, method: str, path: str, body: Any, query: dict[str, str] | None, timeout: float) -> Any:
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(
-            method, f"{self._url}/{path}", params={"api-version": API_VERSION, **(query or {})}, json=body
-        )
+        request = HttpRequest(method, f"{self._url}/{path}", params={**self._query, **(query or {})}, json=body)
         response = self._client.send_request(request, connection_timeout=min(timeout, 10), read_timeout=timeout)
         response.raise_for_status()
         return response.json() if response.content else None

@@ -75,11 +75,11 @@ def _in_words(error: Exception, what: str, workspace: Workspace | None) -> _Said
     if isinstance(error, ClientAuthenticationError):  # CredentialUnavailableError is one
         return _of_login(error, what)
     if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return _of_connection(error, what)
+        return _of_connection(error, what, workspace)
     if isinstance(error, AzureError) or _module(error).startswith(("azure.", "marshmallow")):
         return _of_sdk(error, what)
     if _module(error).startswith(("requests", "urllib3")):
-        return _of_connection(error, what)
+        return _of_connection(error, what, workspace)
     return None
 
 
@@ -201,10 +201,10 @@ def _of_login(error: Exception, what: str) -> _Said:
     return _Said(AuthError, f"cannot {what}: the login failed: {found[0] if found else text[:200]}", _LOGIN)
 
 
-def _of_connection(error: Exception, what: str) -> _Said:
+def _of_connection(error: Exception, what: str, workspace: Workspace | None) -> _Said:
     text = " ".join(map(str, _chain(error)))
     host = re.search(r"host='([^']+)'", text)
-    place = host[1] if host else "Azure"
+    place = host[1] if host else workspace.arm.host if workspace else "Azure"
     low = " ".join(text.lower().split())
     if "certificate" in low or "ssl" in low:
         return _Said(

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from azml_dist.azureml.arm import retrying
 from azml_dist.azureml.code import code_id
@@ -22,6 +22,9 @@ from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import SubmitError
 from azml_dist.job import Job
 from azml_dist.plan import LaunchPlan
+
+if TYPE_CHECKING:
+    from azml_dist.azureml.run import AzureRun
 
 R = TypeVar("R")
 
@@ -54,25 +57,23 @@ class Submission:
         self._made: dict[str, bool | None] = {}
         """Whether there is a job now, by name; None while its request is on its way."""
 
-    def submit(self, jobs: Sequence[Job]) -> list[Any]:
+    def submit(self, jobs: Sequence[Job]) -> list[AzureRun | SubmitError]:
         """A run or an error for each job, in order."""
+        from azml_dist.azureml.run import AzureRun
+
         orders = [_order(job) for job in jobs]
         with translated("reach the workspace", self._workspace):
             # Made before there are threads, as importing azure-ai-ml in several of them ends in a deadlock.
             _ = self._workspace.client, self._workspace.arm
-        results: list[Any] = [None] * len(jobs)
         try:
-            for index, result in each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop):
-                results[index] = result
+            found = dict(each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop))
         except BaseException:
             self._stop.set()
             self._take_back()
             raise
-        return results
+        return [found[i] or AzureRun(self._workspace, order.name) for i, order in enumerate(orders)]
 
-    def _submit(self, order: _Order) -> Any:
-        from azml_dist.azureml.run import AzureRun
-
+    def _submit(self, order: _Order) -> SubmitError | None:
         job, name = order.plan.job, order.name
         try:
             with translated(f"submit job {name}", self._workspace, tuple(filter(None, order.variables.values()))):
@@ -84,7 +85,7 @@ class Submission:
         except SubmitError as error:
             self._made.setdefault(name, False)
             return error
-        return AzureRun(self._workspace, name)
+        return None
 
     def _send(self, order: _Order, command: Any) -> None:
         """Exactly one job, or an error and none: a lost answer is found out by asking for the job."""
