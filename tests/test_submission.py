@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from emulator import Emulator, StaticToken, answer, delay, reset_after, reset_be
 from emulator.fixtures import SDK_WARNINGS
 from submitting import code_in, job, workspace_of
 
-from azml_dist import AzureML, Environment, Input, JobError, PyTorch, SubmitError, Workspace, submit
+from azml_dist import AuthError, AzureML, Environment, Input, JobError, PyTorch, SubmitError, Workspace, submit
 from azml_dist.snapshot import take_snapshot
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
@@ -179,6 +180,22 @@ def test_a_dry_run_of_a_list_is_its_plans(code: Path) -> None:
     plans = submit([job(code=code), job(node_count=2, distribution=PyTorch())], dry_run=True)
 
     assert [plan.world.world_size for plan in plans] == [1, 2]
+
+
+def test_two_jobs_of_one_name_are_refused(emulator: Emulator, azure: AzureML) -> None:
+    with pytest.raises(JobError, match="two jobs of the list are named one"):
+        azure.submit_all([job(name="one"), job(name="one", command="false")])
+
+    assert emulator.requests == []
+
+
+def test_what_all_jobs_need_fails_once(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    emulator.workspace.forbidden = {"codes.list"}
+
+    results = azure.submit_all([job(code=code) for _ in range(5)])
+
+    assert all(isinstance(result, AuthError) for result in results)
+    assert routes(emulator) == ["codes.list"]
 
 
 def test_no_jobs_are_no_requests(emulator: Emulator, azure: AzureML) -> None:
@@ -366,6 +383,26 @@ def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator
         azure.submit(job(code=code))
 
         assert time.monotonic() - began < 3
+
+
+# On a terminal
+
+
+def test_an_upload_shows_its_progress_on_a_terminal_alone(
+    emulator: Emulator, azure: AzureML, code: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure.submit(job(code=code))
+    assert capfd.readouterr().err == ""
+    (code / "more.txt").write_text("more\n")
+    ours, theirs = os.openpty()
+
+    with open(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        azure.submit(job(code=code))
+        shown = os.read(ours, 4096).decode()
+    os.close(ours)
+
+    assert re.search(r"uploading code: 4 of 4 files, 0\.0 of 0\.0 MB\x1b\[K\r\n$", shown)
 
 
 # Ctrl-C

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -45,6 +46,7 @@ class Arm:
 
         self._url = f"{endpoint}{arm_id}"
         self._query = {"api-version": api_version} if api_version else {}
+        self._credential, self._scope = credential, f"{audience}/.default"
         self.host = urlsplit(endpoint).hostname or endpoint
         self._client = PipelineClient(
             endpoint,
@@ -52,9 +54,19 @@ class Arm:
                 RequestIdPolicy(),
                 UserAgentPolicy(f"azml-dist/{__version__}"),
                 ProxyPolicy(),
-                BearerTokenCredentialPolicy(credential, f"{audience}/.default"),
+                BearerTokenCredentialPolicy(credential, self._scope),
             ],
         )
+
+    def log_in(self) -> None:
+        """Get a token, or an error that says why there is none."""
+        logger, quiet = logging.getLogger("azure.identity"), logging.NullHandler()
+        # Where nobody has set up logging, Python would print azure-identity's page about every way it tried.
+        logger.addHandler(quiet)
+        try:
+            self._credential.get_token(self._scope)
+        finally:
+            logger.removeHandler(quiet)
 
     def call(
         self,

@@ -19,7 +19,7 @@ from azml_dist.azureml.existing import differences
 from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
 from azml_dist.azureml.workspace import Workspace
-from azml_dist.errors import SubmitError
+from azml_dist.errors import JobError, SubmitError
 from azml_dist.job import Job
 from azml_dist.plan import LaunchPlan
 
@@ -62,9 +62,14 @@ class Submission:
         from azml_dist.azureml.run import AzureRun
 
         orders = [_order(job) for job in jobs]
-        with translated("reach the workspace", self._workspace):
-            # Made before there are threads, as importing azure-ai-ml in several of them ends in a deadlock.
-            _ = self._workspace.client, self._workspace.arm
+        _refuse_twins(orders)
+        if not orders:
+            return []
+        with translated(f"submit job {orders[0].name}" if len(orders) == 1 else f"submit {len(orders)} jobs"):
+            # Before there are threads: importing azure-ai-ml in several of them ends in a deadlock, and a login that
+            # fails is said once.
+            _ = self._workspace.client
+            self._workspace.arm.log_in()
         try:
             found = dict(each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop))
         except BaseException:
@@ -168,25 +173,42 @@ class Submission:
 
 
 class _Once(Generic[R]):
-    """What several jobs need is made by the first that asks; the others wait for it."""
+    """What several jobs need is made by the first that asks; the others wait for it, or for its error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._made: dict[str, R] = {}
+        self._failed: dict[str, Exception] = {}
 
     def get(self, key: str, make: Callable[[], R]) -> R:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
+            if key in self._failed:
+                raise self._failed[key]
             if key not in self._made:
-                self._made[key] = make()
+                try:
+                    self._made[key] = make()
+                except Exception as error:
+                    self._failed[key] = error
+                    raise
             return self._made[key]
 
 
 def _order(job: Job) -> _Order:
     named = job.with_(name=job.name or new_name(job))
     return _Order(named.plan(), job.name is not None, own_variables(job))
+
+
+def _refuse_twins(orders: Sequence[_Order]) -> None:
+    names = [order.name for order in orders]
+    if twin := next((name for name in names if names.count(name) > 1), None):
+        raise JobError(
+            f"two jobs of the list are named {twin}",
+            hint="give each its own `name`, or none, and each run gets its own",
+            where="name",
+        )
 
 
 def new_name(job: Job) -> str:
