@@ -15,12 +15,13 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from azml_dist import __version__
-from azml_dist.errors import DistError, NotFound, RunFailed
+from azml_dist.errors import DistError, RunFailed, SubmitError
 
 if TYPE_CHECKING:
     from azml_dist.job import Job
     from azml_dist.local.run import LocalRun
     from azml_dist.local.supervision import Supervision
+    from azml_dist.runs import Run
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; the run failed; the job or the call is wrong; interrupted."""
@@ -201,10 +202,8 @@ def submit(
 @json_option
 def status(name: str, root: str | None, as_json: bool) -> None:
     """Show how a run stands."""
-    from azml_dist.render import run_text
-
-    state = _find(name, root).state()
-    click.echo(json.dumps(state.to_dict(), indent=1) if as_json else run_text(state))
+    found = _find(name, root)
+    click.echo(json.dumps(found.describe(), indent=1) if as_json else str(found))
 
 
 @cli.command(epilog=example("azml-dist logs quickstart-3f2a91 --rank 3 --follow"))
@@ -222,10 +221,9 @@ def logs(
     found = _find(name, root)
     ranks = found.ranks(rank, node)
     _print_chunks(found.chunks(ranks, colour=_colours(as_json), follow=follow, tail=tail), as_json)
-    state = found.state()
     if as_json:
-        click.echo(json.dumps(state.to_dict(), indent=1))
-    return FAILED if follow and state.status != "Completed" else DONE
+        click.echo(json.dumps(found.describe(), indent=1))
+    return FAILED if follow and found.status != "Completed" else DONE
 
 
 @cli.command(epilog=example("azml-dist cancel quickstart-3f2a91"))
@@ -235,31 +233,35 @@ def logs(
 def cancel(name: str, root: str | None, as_json: bool) -> None:
     """End a run, and wait until its processes are gone."""
     found = _find(name, root)
-    before = found.state()
+    had_ended = found.status.is_final
     found.cancel()
-    with suppress(RunFailed):
+    with suppress(RunFailed, TimeoutError):
         found.wait(timeout=60)
-    state = found.state()
     if as_json:
-        click.echo(json.dumps(state.to_dict(), indent=1))
+        click.echo(json.dumps(found.describe(), indent=1))
     else:
-        _say(f"run {name} had ended: {state.status}" if before.is_final() else f"run {name}: {state.status}")
+        _say(f"run {name} had ended: {found.status}" if had_ended else f"run {name}: {found.status}")
 
 
 @cli.command("list", epilog=example("azml-dist list"))
 @root_option
 @json_option
 def list_runs(root: str | None, as_json: bool) -> None:
-    """List the runs of this machine, the newest last."""
+    """List the runs of this machine, and those of the configured workspace; the newest last."""
     from azml_dist.local.run import LocalRun
-    from azml_dist.render import runs_text
+    from azml_dist.render import azure_runs_text, runs_text
 
     states = [found.state() for found in LocalRun.all(root)]
+    submitted = [] if root else _runs_in_the_workspace()
     if as_json:
-        click.echo(json.dumps({"runs": [state.to_dict() for state in states]}, indent=1))
-    elif states:
+        runs = [state.to_dict() | {"where": "local"} for state in states]
+        click.echo(json.dumps({"runs": runs + [run | {"where": "azureml"} for run in submitted]}, indent=1))
+        return
+    if states:
         click.echo(runs_text(states))
-    else:
+    if submitted:
+        click.echo(("\n" if states else "") + azure_runs_text(submitted))
+    if not states and not submitted:
         _say("no runs yet; `azml-dist run JOB` starts one")
 
 
@@ -317,14 +319,26 @@ def _lines_of(job: str, *changes: tuple[str, ...]) -> Iterator[None]:
         yield
 
 
-def _find(name: str, root: str | None) -> LocalRun:
-    from azml_dist.local.run import LocalRun
+def _find(name: str, root: str | None) -> Run:
     from azml_dist.runs import run as find
 
-    found = find(name, root=root)
-    if not isinstance(found, LocalRun):
-        raise NotFound(f"run {name} is not on this machine")
-    return found
+    return find(name, root=root)
+
+
+def _runs_in_the_workspace() -> list[dict[str, Any]]:
+    """What is there, if a workspace is configured; where it cannot be asked, that is said and no more."""
+    from azml_dist.azureml.workspace import Workspace
+
+    workspace = Workspace()
+    if not workspace.is_configured:
+        return []
+    from azml_dist.azureml.run import AzureRun
+
+    try:
+        return AzureRun.latest(workspace)
+    except SubmitError as error:
+        _say(f"note: the runs of workspace {workspace.name} are not shown: {error.problems[0].message}")
+        return []
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from azml_dist.local.merged import Piece
@@ -70,6 +70,22 @@ class Logs:
     def _ipython_display_(self) -> None:
         for line in self:
             print(line, flush=True)
+
+
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines with their ends, however they were cut into chunks."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest
+
+
+def as_text(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Lines without their ends, as text; what is no UTF-8 has a mark in its place."""
+    for line in whole_lines(chunks):
+        yield line.decode(errors="replace").removesuffix("\n")
 
 
 def _coloured(source: Source) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from azml_dist.plan import World
 
@@ -63,6 +63,32 @@ def run_html(state: RunState) -> str:
     notes = "".join(f"<p><b>note</b> {escape(finding)}</p>" for finding in state.findings)
     title = f"<p><b>{escape(state.name)}</b> {state.status} · {escape(_world(state))} · {_duration(state)}</p>"
     return title + _table_html(_run_processes(state)) + error + notes
+
+
+def azure_run_text(run: Mapping[str, Any]) -> str:
+    """How a run on Azure ML stands."""
+    blocks = [f"{run['name']}  {run['status']}", _pairs_text([("url", run["url"]), ("error", run["error"] or "")])]
+    if run["processes"]:
+        blocks.append(_table_text(_azure_processes(run)))
+    return "\n\n".join(blocks)
+
+
+def azure_run_html(run: Mapping[str, Any]) -> str:
+    """The same for a notebook."""
+    link = f'<a href="{escape(run["url"])}">studio</a>'
+    error = f"<p><b>error</b> {escape(run['error'])}</p>" if run["error"] else ""
+    title = f"<p><b>{escape(run['name'])}</b> {escape(run['status'])} · {link}</p>"
+    return title + (_table_html(_azure_processes(run)) if run["processes"] else "") + error
+
+
+def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
+    """A line a run in a workspace; the newest last."""
+    rows = [(r["name"], r["status"], _plural(r["node_count"], "node"), str(r["created_at"] or "")[:16]) for r in runs]
+    return _table_text(Table(("name", "status", "world", "started (UTC)"), rows))
+
+
+def _azure_processes(run: Mapping[str, Any]) -> Table:
+    return Table(("rank", "node", "log"), [(str(p["rank"]), str(p["node_rank"]), p["log"]) for p in run["processes"]])
 
 
 def runs_text(states: Iterable[RunState]) -> str:

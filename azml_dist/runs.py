@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 from azml_dist.errors import LaunchError, NotFound, SubmitError
 
 if TYPE_CHECKING:
+    from azml_dist.azureml.workspace import Workspace
     from azml_dist.job import Job
     from azml_dist.logs import Logs
     from azml_dist.plan import LaunchPlan
@@ -91,6 +93,26 @@ class Run(ABC):
     def metrics(self) -> dict[str, float]:
         """The last value of every metric that was logged with MLflow."""
 
+    @abstractmethod
+    def ranks(self, rank: int | None = None, node: int | None = None) -> frozenset[int]:
+        """The ranks that are meant by a rank, a node, or neither; `NotFound` if the run has none of them."""
+
+    @abstractmethod
+    def chunks(
+        self,
+        ranks: frozenset[int] | None = None,
+        *,
+        label: bool = True,
+        colour: bool = False,
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> Iterator[bytes]:
+        """What `logs` is made of: whole lines, as bytes."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The run as `azml-dist status --json` prints it."""
+
 
 class Executor(Protocol):
     """Where jobs run."""
@@ -129,14 +151,34 @@ def submit(job: Job | Sequence[Job], *, on: Any = None, dry_run: bool = False) -
 
 
 def run(name: str, *, root: str | Path | None = None) -> Run:
-    """The run of that name, started by this process or any other; `NotFound` if there is none."""
+    """The run of that name, started by this process or any other: on this machine, or in the configured workspace.
+
+    Raises `NotFound` if there is none, `SubmitError` where the workspace cannot be asked.
+    """
     from azml_dist.local.run import LocalRun
 
-    found = LocalRun.find(name, root)
-    if found is None:
-        names = [r.name for r in LocalRun.all(root)]
-        raise NotFound(f"there is no run {name!r}", hint=_nearest(name, names) or "`azml-dist list` shows all runs")
-    return found
+    if found := LocalRun.find(name, root):
+        return found
+    names = [r.name for r in LocalRun.all(root)]
+    hint = _nearest(name, names) or "`azml-dist list` shows all runs"
+    workspace = None if root or os.sep in name else _configured_workspace()
+    if workspace is None:
+        raise NotFound(f"there is no run {name!r} on this machine, and no workspace to ask", hint=hint)
+    from azml_dist.azureml.run import AzureRun
+
+    try:
+        return AzureRun.find(workspace, name)
+    except NotFound as error:
+        where = f"on this machine or in workspace {workspace.name}"
+        raise NotFound(f"there is no run {name!r} {where}", hint=hint) from error
+
+
+def _configured_workspace() -> Workspace | None:
+    """The workspace of `config.json` or of the environment, if there is one."""
+    from azml_dist.azureml.workspace import Workspace
+
+    workspace = Workspace()
+    return workspace if workspace.is_configured else None
 
 
 def _executor(on: Any) -> Executor:

@@ -96,19 +96,15 @@ def retrying(
     *,
     stop: threading.Event | None = None,
     attempts: int = ATTEMPTS,
-    only: int | None = None,
 ) -> R:
-    """What `call` returns in the end: it is made again where the service was busy or the connection broke.
-
-    With `only` a status, it is made again for that alone: the caller's client sees to the others.
-    """
+    """What `call` returns in the end: it is made again where the service was busy or the connection broke."""
     stop = stop or threading.Event()
     end = time.monotonic() + PATIENCE
     for attempt in range(1, attempts):
         try:
             return call()
         except Exception as error:  # noqa: PERF203 (it may come of any attempt)
-            pause = _pause(error, attempt) if only in (None, getattr(error, "status_code", None)) else None
+            pause = _pause(error, attempt)
             if pause is None or time.monotonic() + pause > end or stop.wait(pause):
                 raise
     return call()

@@ -56,9 +56,9 @@ def _upload(workspace: Workspace, folder: Snapshot, prefix: str, what: str, stop
     inside = f"{prefix}/" if folder.root else prefix
     order = Upload(url, inside, folder.files, what, secret or workspace.credential)
     first = container_of(order).get_blob_client(f"{inside}{folder.files[0].path}")
-    if not retrying(lambda: _is_whole(first), stop=stop, only=429):
+    if not retrying(lambda: _is_whole(first), stop=stop):
         upload(order, stop)
-        retrying(lambda: first.set_blob_metadata(_UPLOADED), stop=stop, only=429)
+        retrying(lambda: first.set_blob_metadata(_UPLOADED), stop=stop)
 
 
 def _is_whole(first: Any) -> bool:

@@ -41,8 +41,7 @@ def upload(order: Upload, stop: threading.Event) -> None:
     container = container_of(order)
 
     def put(file: CodeFile) -> None:
-        # azure-storage-blob tries again after anything but 429.
-        retrying(lambda: send(file), stop=stop, only=429)
+        retrying(lambda: send(file), stop=stop)
 
     def send(file: CodeFile) -> None:
         blob = container.get_blob_client(f"{order.prefix}{file.path}")
@@ -129,7 +128,7 @@ def container_of(order: Upload) -> Any:
     """The client of the container that an upload goes to."""
     import requests
     from azure.core.pipeline.transport import RequestsTransport
-    from azure.storage.blob import ContainerClient, ExponentialRetry
+    from azure.storage.blob import ContainerClient, LinearRetry
 
     session = requests.Session()
     # As many connections as threads: urllib3 keeps 10, and would open and close the others for every file.
@@ -138,8 +137,9 @@ def container_of(order: Upload) -> Any:
         order.url,
         credential=order.credential,
         transport=RequestsTransport(session=session, session_owner=False),
-        # azure-storage-blob's own begins with a pause of 15 s.
-        retry_policy=ExponentialRetry(initial_backoff=0.2, increment_base=2, retry_total=5, random_jitter_range=0),
+        # azure-storage-blob's own begins with a pause of 15 s. This one is for the blocks of large files; what it gives
+        # up, and 429, which it does not know, is left to `retrying`.
+        retry_policy=LinearRetry(backoff=0.4, retry_total=2, random_jitter_range=0),
         max_block_size=_WHOLE,
         max_single_put_size=2 * _WHOLE,
         connection_timeout=10,

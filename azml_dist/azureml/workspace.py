@@ -83,6 +83,14 @@ class Workspace:
         """What this process knows to be in the workspace: ids of code by its content, addresses of data."""
 
     @property
+    def is_configured(self) -> bool:
+        """Whether it is known which workspace is meant; asks nobody."""
+        try:
+            return bool(self._ids)
+        except SubmitError:
+            return False
+
+    @property
     def subscription_id(self) -> str:
         return self._ids.subscription_id
 
@@ -153,6 +161,34 @@ class Workspace:
         """Held while that content is uploaded: the other threads wait, and need not."""
         with self._lock:
             return self._uploads.setdefault(content, threading.Lock())
+
+    @cached_property
+    def history(self) -> Arm:
+        """The workspace's run history, in its region: the service that azure-ai-ml streams logs from."""
+        from azml_dist.azureml.arm import Arm
+
+        return Arm(self.credential, self._region, self._audience, f"/history/v1.0{self.arm_id}", api_version=None)
+
+    @cached_property
+    def mlflow(self) -> Arm:
+        """The workspace's MLflow tracking server."""
+        from azml_dist.azureml.arm import Arm
+
+        path = f"/mlflow/v1.0{self.arm_id}/api/2.0/mlflow"
+        return Arm(self.credential, self._region, self._audience, path, api_version=None)
+
+    @cached_property
+    def _region(self) -> str:
+        """The address of the region's services, as the workspace's discovery document has it."""
+        import requests
+
+        found = requests.get(self.client.workspaces.get(self.name).discovery_url, timeout=30)
+        found.raise_for_status()
+        return str(found.json()["api"]).rstrip("/")
+
+    @property
+    def _audience(self) -> str:
+        return _CLOUDS.get(self.cloud, _CLOUDS["AzureCloud"])[1]
 
     def studio_url(self, run_name: str) -> str:
         """The page of a run in Azure ML studio."""

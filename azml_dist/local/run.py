@@ -8,15 +8,16 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from azml_dist.errors import NotFound, RunFailed
 from azml_dist.local.merged import Reader
 from azml_dist.local.state import FAILED, RunFolder, RunState
 from azml_dist.local.supervision import Supervision
-from azml_dist.logs import Labeller, Logs, Source
+from azml_dist.logs import Labeller, Logs, Source, as_text, whole_lines
 from azml_dist.runs import Run, RunStatus
 
 _TAIL_LINES = 20
@@ -95,7 +96,7 @@ class LocalRun(Run):
         self, rank: int | None = None, *, node: int | None = None, follow: bool = False, tail: int | None = None
     ) -> Logs:
         ranks = self.ranks(rank, node)
-        return Logs(lambda: _text(self.chunks(ranks, label=rank is None, follow=follow, tail=tail)))
+        return Logs(lambda: as_text(self.chunks(ranks, label=rank is None, follow=follow, tail=tail)))
 
     def ranks(self, rank: int | None = None, node: int | None = None) -> frozenset[int]:
         """The ranks that are meant; `NotFound` if the run has none of them."""
@@ -129,7 +130,7 @@ class LocalRun(Run):
         pauses = _pauses()
         try:
             if tail is not None:
-                yield b"".join(deque(_lines(map(labeller.label, reader.read())), maxlen=tail))
+                yield b"".join(deque(whole_lines(map(labeller.label, reader.read())), maxlen=tail))
             while True:
                 # Asked before the read: what a run writes before its end is there when it has ended.
                 ended = not follow or self.state().is_final()
@@ -173,6 +174,14 @@ class LocalRun(Run):
                 last = file.read_text().splitlines()[-1].split()
                 found[file.relative_to(folder).as_posix()] = float(last[1])
         return found
+
+    def describe(self) -> dict[str, Any]:
+        return self.state().to_dict()
+
+    def __str__(self) -> str:
+        from azml_dist.render import run_text
+
+        return run_text(self.state())
 
     def __repr__(self) -> str:
         return f"<LocalRun {self.name}: {self.status}>"
@@ -232,18 +241,3 @@ def _roots(root: str | Path | None) -> list[Path]:
     from azml_dist.local.executor import known_roots
 
     return [Path(root)] if root else [Path(r) for r in known_roots()]
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines with their ends, however they were cut into chunks."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line + b"\n" for line in lines)
-    if rest:
-        yield rest
-
-
-def _text(chunks: Iterable[bytes]) -> Iterator[str]:
-    for line in _lines(chunks):
-        yield line.decode(errors="replace").removesuffix("\n")

@@ -1,0 +1,275 @@
+"""The handle of a run on Azure ML, and the logs of all its ranks: the real client, against the emulated service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from emulator import Emulator, reset_before
+from emulator.fixtures import SDK_WARNINGS
+from running import CLI, await_
+from submitting import code_in, job, workspace_of
+
+from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, TensorFlow
+from azml_dist.azureml.logs import PIECE, LogName, World, parse
+from azml_dist.azureml.run import AzureRun
+from azml_dist.logs import Source
+
+pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
+
+
+@pytest.fixture
+def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
+    emulator.assets.add_environment("torch")
+    return AzureML(workspace_of(emulator))
+
+
+@pytest.fixture
+def run(azure: AzureML) -> AzureRun:
+    """A run of 2 x 2 processes that waits for the test."""
+    return azure.submit(job(node_count=2, distribution=PyTorch(process_count_per_node=2)))
+
+
+def log(rank: int) -> str:
+    return f"user_logs/std_log_process_{rank}.txt"
+
+
+# Status, waiting, the end
+
+
+def test_a_run_that_completes_is_waited_for(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).script = ["Preparing", "Running", "Completed"]
+
+    assert run.wait(timeout=60).status == "Completed"
+
+
+@pytest.mark.parametrize("status", ["Failed", "Canceled"])
+def test_a_run_that_ends_badly_raises_with_the_services_words_and_the_ranks_log(
+    emulator: Emulator, run: AzureRun, status: str
+) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(0), "all well here\n")
+    here.write_log(log(3), "Traceback\nValueError: no such thing\n")
+    message = "Execution failed. User process 'python' exited with status code 1. Check user_logs/std_log_process_3.txt"
+    here.advance(status, error=message if status == "Failed" else None)
+
+    with pytest.raises(RunFailed) as failed:
+        run.wait(timeout=30)
+
+    assert failed.value.run is run
+    if status == "Failed":
+        assert failed.value.failed_rank == 3
+        assert "exited with status code 1" in str(failed.value)
+        assert failed.value.log_tail == "Traceback\nValueError: no such thing"
+
+
+def test_waiting_for_longer_than_allowed_leaves_the_run_going_on(run: AzureRun) -> None:
+    with pytest.raises(TimeoutError, match=f"run {run.name} is still NotStarted after 0.1 s"):
+        run.wait(timeout=0.1)
+
+
+def test_cancel_ends_the_run(emulator: Emulator, run: AzureRun) -> None:
+    run.cancel()
+
+    with pytest.raises(RunFailed, match="was canceled"):
+        run.wait(timeout=30)
+
+
+def test_metrics_and_addresses_of_outputs_are_read_from_the_service(emulator: Emulator, azure: AzureML) -> None:
+    run = azure.submit(job(outputs={"model": Output()}))
+    emulator.job(run.name).log_metric("loss", 0.5, 1)
+    emulator.job(run.name).log_metric("loss", 0.25, 2)
+
+    assert run.metrics() == {"loss": 0.25}
+    assert list(run.outputs) == ["model"]
+    assert run.name in run.url
+
+
+def test_outputs_and_logs_are_downloaded(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    command = "echo weights > ${{outputs.model}}/w.txt; echo art > outputs/a.txt; echo said"
+    run = azure.submit(job(command=command, outputs={"model": Output()}))
+    emulator.run(run.name)
+
+    run.download(tmp_path / "got")
+
+    found = {path.name: path.read_text() for path in (tmp_path / "got").rglob("*") if path.is_file()}
+    assert found["w.txt"] == "weights\n"
+    assert found["a.txt"] == "art\n"
+    assert "said\n" in found.values()
+
+
+def test_a_run_that_is_not_there_is_not_found(azure: AzureML) -> None:
+    with pytest.raises(NotFound):
+        AzureRun.find(azure.workspace, "nowhere")
+
+
+def test_a_notebook_shows_the_run_and_its_processes(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).write_log(log(3), "here\n")
+
+    html = run._repr_html_()
+
+    assert run.name in html
+    assert "std_log_process_3.txt" in html
+    assert str(run).startswith(f"{run.name}  NotStarted")
+
+
+# Logs
+
+
+def test_all_ranks_of_a_real_run_are_followed_to_the_last_line(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    code = code_in(
+        tmp_path / "code", {"say.sh": "for i in 1 2 3; do echo $RANK-$i; sleep 0.3; done; printf last-$RANK"}
+    )
+    emulator.run_what_is_submitted()
+    run = azure.submit(
+        job(code=code, command="bash say.sh", node_count=2, distribution=PyTorch(process_count_per_node=2))
+    )
+
+    lines = list(run.logs(follow=True))
+
+    for rank in range(4):
+        mine = [line for line in lines if line.startswith(f"[node{rank // 2} rank{rank}] ")]
+        assert [line.split()[-1] for line in mine] == [f"{rank}-1", f"{rank}-2", f"{rank}-3", f"last-{rank}"]
+    assert len(lines) == 16
+    assert list(run.logs(rank=3)) == ["3-1", "3-2", "3-3", "last-3"]
+
+
+def test_every_byte_is_downloaded_once(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.advance("Running")
+    text = "".join(f"line {i:07d} of a log\n" for i in range(40_000))
+    steps = [text[i : i + len(text) // 14] for i in range(0, len(text), len(text) // 14)]
+    followed: list[str] = []
+    thread = threading.Thread(target=lambda: followed.extend(run.logs(rank=0, follow=True)))
+    emulator.forget()
+    thread.start()
+    for i, step in enumerate(steps):
+        here.write_log(log(0), step)
+        await_(lambda i=i: len("\n".join(followed)) + 2 >= len("".join(steps[: i + 1]).rpartition("\n")[0]))
+    here.advance("Completed")
+    thread.join(timeout=30)
+
+    assert followed == text.splitlines()
+    _, downloaded = emulator.bytes_by_host()[emulator.workspace.account.host]
+    assert downloaded <= 1.1 * len(text)
+
+
+def test_a_broken_connection_loses_and_repeats_nothing(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.advance("Running")
+    followed: list[str] = []
+    thread = threading.Thread(target=lambda: followed.extend(run.logs(rank=0, follow=True)))
+    here.write_log(log(0), "first\n")
+    thread.start()
+    await_(lambda: followed)
+    emulator.inject(reset_before(), host=emulator.workspace.account.host, times=2)
+    here.write_log(log(0), "second\nthi")
+    await_(lambda: len(followed) == 2)
+    here.write_log(log(0), "rd\n")
+    here.advance("Completed")
+    thread.join(timeout=30)
+
+    assert followed == ["first", "second", "third"]
+
+
+def test_further_attempts_are_shown_as_such(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(0), "began\n")
+    here.write_log("user_logs/retry_001/std_log_process_0.txt", "began again\n")
+    here.advance("Completed")
+
+    assert list(run.logs(rank=0)) == ["began", "-- attempt 2 --", "began again"]
+
+
+def test_a_log_of_many_pieces_and_its_tail(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    text = "".join(f"{i:09d}\n" for i in range(PIECE // 10 + 1000))
+    here.write_log(log(2), text)
+    here.advance("Completed")
+
+    assert list(run.logs(rank=2)) == text.splitlines()
+    assert list(run.logs(rank=2, tail=2)) == text.splitlines()[-2:]
+
+
+def test_tensorflow_tasks_have_their_logs(emulator: Emulator, azure: AzureML) -> None:
+    run = azure.submit(job(node_count=2, distribution=TensorFlow(parameter_server_count=1)))
+    for name in ("00_worker", "01_worker", "00_ps"):
+        emulator.job(run.name).write_log(f"user_logs/std_log_node_{name}.txt", f"{name}\n")
+
+    assert sorted(run.logs()) == ["[node0 rank0] 00_worker", "[node0 rank2] 00_ps", "[node1 rank1] 01_worker"]
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("user_logs/std_log.txt", Source(0, 0)),
+        ("user_logs/std_log_process_5.txt", Source(5, 1)),
+        ("user_logs/std_log_process_0005.txt", Source(5, 1)),
+        ("user_logs/std_log_node_01_worker.txt", Source(1, 1)),
+        ("user_logs/std_log_node_00_ps.txt", Source(2, 0)),
+    ],
+)
+def test_the_name_of_a_log_says_whose_it_is(path: str, source: Source) -> None:
+    assert parse(path, World(2, 4)) == LogName(path, source)
+
+
+def test_other_files_are_no_ranks_logs() -> None:
+    assert parse("system_logs/lifecycler/execution-wrapper.log", World(1, 1)) is None
+    assert parse("user_logs/mpi_log.txt", World(1, 1)) is None
+
+
+# The command line
+
+
+def at_the_workspace(emulator: Emulator, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    here = emulator.workspace
+    config = {
+        "subscription_id": here.subscription_id,
+        "resource_group": here.resource_group,
+        "workspace_name": here.name,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    login = {"AZURE_TENANT_ID": here.tenant_id, "AZURE_CLIENT_ID": "me", "AZURE_CLIENT_SECRET": "s"}
+    return subprocess.run(
+        [*CLI, *args], cwd=folder, env=os.environ | login, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_command_line_knows_runs_on_azure_like_those_here(
+    emulator: Emulator, run: AzureRun, tmp_path: Path
+) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(3), "said by 3\n")
+    here.advance("Completed")
+
+    status = at_the_workspace(emulator, tmp_path, "status", run.name, "--json")
+    assert json.loads(status.stdout)["status"] == "Completed", status.stderr
+    logs = at_the_workspace(emulator, tmp_path, "logs", run.name, "--rank", "3", "--follow")
+    assert (logs.returncode, logs.stdout) == (0, "[node1 rank3] said by 3\n")
+    listed = json.loads(at_the_workspace(emulator, tmp_path, "list", "--json").stdout)
+    assert [(r["name"], r["where"]) for r in listed["runs"]] == [(run.name, "azureml")]
+    missing = at_the_workspace(emulator, tmp_path, "status", "nowhere")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("error: there is no run 'nowhere' on this machine or in workspace")
+
+
+def test_a_run_that_failed_there_ends_its_follower_with_1(emulator: Emulator, run: AzureRun, tmp_path: Path) -> None:
+    emulator.job(run.name).fail("it failed")
+
+    assert at_the_workspace(emulator, tmp_path, "logs", run.name, "--follow").returncode == 1
+
+
+def test_local_runs_need_no_azure(tmp_path: Path) -> None:
+    script = "import sys\nfrom azml_dist.cli import cli\ncli.main(['list', '--json'], standalone_mode=False)\n"
+    script += "print([m for m in sys.modules if m.startswith(('azure', 'msrest'))])"
+
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+
+    assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
