@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -521,6 +522,13 @@ def test_a_sovereign_cloud(azure_sdk: None, emulator: Emulator) -> None:
 
 
 def cli(emulator: Emulator, *arguments: str, login: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """`azml-dist` in a process of its own, to its end."""
+    with start_cli(emulator, *arguments, login=login, **env) as process:
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def start_cli(emulator: Emulator, *arguments: str, login: bool = True, **env: str) -> subprocess.Popen[str]:
     """`azml-dist` in a process of its own, logged in as a service principal."""
     here = emulator.workspace
     principal = {"AZURE_TENANT_ID": here.tenant_id, "AZURE_CLIENT_ID": "someone", "AZURE_CLIENT_SECRET": "secret"}
@@ -531,11 +539,12 @@ def cli(emulator: Emulator, *arguments: str, login: bool = True, **env: str) -> 
     }
     command = [sys.executable, "-m", "azml_dist.cli", *arguments]
     environ = {**os.environ, **(principal if login else {}), **place, **env}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture
-def job_file(tmp_path: Path) -> str:
+def job_file(tmp_path: Path, azure_sdk: None) -> str:
     code_in(tmp_path / "src")
     path = tmp_path / "job.yml"
     path.write_text(
@@ -560,8 +569,6 @@ def test_submit_prints_name_and_address(emulator: Emulator, job_file: str) -> No
 
 
 def test_submit_prints_one_json_object(emulator: Emulator, job_file: str) -> None:
-    import json
-
     emulator.assets.add_environment("torch")
 
     done = cli(emulator, "submit", job_file, "--json", "--workspace", emulator.workspace.name)
@@ -569,6 +576,35 @@ def test_submit_prints_one_json_object(emulator: Emulator, job_file: str) -> Non
     found = json.loads(done.stdout)
     assert found["workspace"] == emulator.workspace.name
     assert list(emulator.jobs.jobs) == [found["name"]]
+
+
+@pytest.mark.parametrize(("command", "code"), [("true", 0), ("exit 3", 1)])
+def test_submit_waits_and_ends_as_the_run(emulator: Emulator, job_file: str, command: str, code: int) -> None:
+    emulator.assets.add_environment("torch")
+    emulator.run_what_is_submitted()
+
+    done = cli(emulator, "submit", job_file, "--set", f"command={command}", "--wait", "--json")
+
+    assert done.returncode == code, done.stderr
+    assert json.loads(done.stdout)["status"] == ("Failed" if code else "Completed")
+
+
+def test_ctrl_c_on_the_command_line(emulator: Emulator, job_file: str) -> None:
+    emulator.assets.add_environment("torch")
+    emulator.inject(delay(5), route="blobs.put", times=None)
+
+    with start_cli(emulator, "submit", job_file) as process:
+        deadline = time.monotonic() + 30
+        while "blobs.put" not in routes(emulator) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, shown = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert shown.strip() == "interrupted"
+    assert time.monotonic() - began < 1
+    assert emulator.jobs.jobs == {}
 
 
 def test_nobody_is_logged_in(emulator: Emulator, job_file: str) -> None:

@@ -121,7 +121,7 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
     if status >= 500:
         return _Said(
             SubmitError,
-            f"cannot {what}: Azure answered {status} again and again: {message}",
+            f"cannot {what}: Azure answered {status}: {message}",
             "wait some minutes; https://status.azure.com shows outages",
         )
     if "JobPropertyImmutable" in _body(error) or "A job with this name already exists" in message:
