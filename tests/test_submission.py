@@ -136,6 +136,42 @@ def test_a_large_file_is_sent_in_blocks(emulator: Emulator, azure: AzureML, code
     assert ran.job.log("user_logs/std_log.txt") == expected.stdout
 
 
+def test_a_code_asset_is_referred_to(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    body = emulator.job(azure.submit(job(code=code)).name).body
+    name = body["codeId"].split("/")[-3]
+
+    for reference in (f"azureml:{name}:1", f"azureml:{body['codeId']}"):
+        assert emulator.job(azure.submit(job(code=reference)).name).body["codeId"] == body["codeId"]
+
+
+def test_the_compute_local_is_not_azure(emulator: Emulator, azure: AzureML) -> None:
+    with pytest.raises(JobError, match="the compute `local` is this machine"):
+        azure.submit(job(compute="local"))
+
+    assert emulator.requests == []
+
+
+# Local inputs
+
+
+@pytest.mark.parametrize("secrets", ["key", "sas", "none"])
+def test_local_inputs_are_uploaded_once(emulator: Emulator, azure: AzureML, code: Path, secrets: str) -> None:
+    """Whatever the datastore answers: a key, a SAS, or that one's own login must do."""
+    for store in emulator.workspace.datastores.values():
+        store.secrets = secrets
+    inputs = {"d": Input(path=str(code)), "f": Input(type="uri_file", path=str(code / "notes.txt"))}
+    command = "cat ${{inputs.d}}/lib/part.txt ${{inputs.f}}"
+
+    first, _ = azure.submit_all([job(inputs=inputs, command=command) for _ in range(2)])
+    assert emulator.counts()["blobs.put"] == 4
+    emulator.forget()
+    AzureML(workspace_of(emulator)).submit(job(inputs=inputs, command=command))  # as another process would
+
+    assert emulator.counts()["blobs.put"] == 0
+    assert not isinstance(first, SubmitError)
+    assert emulator.run(first.name).job.log("user_logs/std_log.txt") == "part\nnotes\n"
+
+
 # Lists
 
 

@@ -1,4 +1,7 @@
-"""Data of this machine that a job reads: uploaded once for each content, to where azure-ai-ml puts it too."""
+"""Data of this machine that a job reads: uploaded once for each content, next to where azure-ai-ml puts it.
+
+Not to the very same place: azure-ai-ml names that by another hash than code's.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Submission:
         job, name = order.plan.job, order.name
         try:
             with translated(f"submit job {name}", self._workspace, tuple(filter(None, order.variables.values()))):
-                code = self._codes.get(order.plan.code.root or "", lambda: self._code(order.plan))
+                code = self._codes.get(job.code or "", lambda: self._code(order.plan))
                 environment = self._environments.get(repr(job.environment), lambda: self._environment(job))
                 if not (order.is_named and self._is_there(order, code)):
                     job = with_uploaded_inputs(self._workspace, job, self._stop)
@@ -134,7 +134,12 @@ class Submission:
         return found
 
     def _code(self, plan: LaunchPlan) -> str:
-        return code_id(self._workspace, plan.code, self._stop) if plan.code.root else ""
+        if plan.code.root:
+            return code_id(self._workspace, plan.code, self._stop)
+        reference = (plan.job.code or "").removeprefix("azureml:")
+        name, colon, version = reference.partition(":")
+        is_named = colon and "/" not in reference
+        return f"{self._workspace.arm_id}/codes/{name}/versions/{version}" if is_named else reference
 
     def _environment(self, job: Job) -> str:
         """The environment's id, so that no job has to ask for it; a name with its version is one."""
@@ -197,6 +202,13 @@ class _Once(Generic[R]):
 
 
 def _order(job: Job) -> _Order:
+    if (job.compute or "").lower() == "local":
+        # azure-ai-ml would run it in Docker on this machine, with a record of it in the workspace.
+        raise JobError(
+            "the compute `local` is this machine",
+            hint='`azml-dist run`, or `submit(job, on="local")`; for Azure ML name a cluster: `--set compute=NAME`',
+            where="compute",
+        )
     named = job.with_(name=job.name or new_name(job))
     return _Order(named.plan(), job.name is not None, own_variables(job))
 

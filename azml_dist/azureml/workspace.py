@@ -202,6 +202,8 @@ class Workspace:
     def _ids(self) -> _Ids:
         if self._client:
             client = self._client
+            if not client.workspace_name:
+                raise SubmitError("the MLClient has no workspace", hint="`MLClient(..., workspace_name=...)`")
             return _Ids(client.subscription_id, client.resource_group_name, client.workspace_name)
         found = {key: value or _variable(key) for key, value in self._given.items()}
         if not all(found.values()):
