@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
-from emulator import Emulator, reset_before
+from emulator import Emulator, answer, reset_before
 from emulator.fixtures import SDK_WARNINGS
 from running import CLI, await_
 from submitting import code_in, job, workspace_of
 
-from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, TensorFlow
+from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow
 from azml_dist.azureml.logs import PIECE, LogName, World, parse
 from azml_dist.azureml.run import AzureRun
 from azml_dist.logs import Source
@@ -37,6 +38,10 @@ def run(azure: AzureML) -> AzureRun:
 
 def log(rank: int) -> str:
     return f"user_logs/std_log_process_{rank}.txt"
+
+
+def holds(lines: list[str], count: int) -> bool:
+    return len(lines) >= count
 
 
 # Status, waiting, the end
@@ -150,9 +155,11 @@ def test_every_byte_is_downloaded_once(emulator: Emulator, run: AzureRun) -> Non
     thread = threading.Thread(target=lambda: followed.extend(run.logs(rank=0, follow=True)))
     emulator.forget()
     thread.start()
-    for i, step in enumerate(steps):
+    sent = ""
+    for step in steps:
         here.write_log(log(0), step)
-        await_(lambda i=i: len("\n".join(followed)) + 2 >= len("".join(steps[: i + 1]).rpartition("\n")[0]))
+        sent += step
+        await_(partial(holds, followed, sent.count("\n")))
     here.advance("Completed")
     thread.join(timeout=30)
 
@@ -177,6 +184,48 @@ def test_a_broken_connection_loses_and_repeats_nothing(emulator: Emulator, run: 
     thread.join(timeout=30)
 
     assert followed == ["first", "second", "third"]
+
+
+def test_an_address_that_has_expired_is_asked_for_anew(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(0), "said\n")
+    here.advance("Completed")
+    emulator.inject(answer(403, code="AuthenticationFailed"), host=emulator.workspace.account.host, times=1)
+
+    assert list(run.logs(rank=0)) == ["said"]
+
+
+def test_logs_that_cannot_be_read_are_one_clear_line(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(0), "said\n")
+    here.advance("Completed")
+    emulator.inject(answer(403, code="AuthorizationFailure"), host=emulator.workspace.account.host, times=100)
+
+    with pytest.raises(SubmitError, match="not all logs of run .* can be read"):
+        list(run.logs(rank=0))
+
+
+def test_addresses_that_know_identities_alone_are_read_with_the_login(emulator: Emulator, run: AzureRun) -> None:
+    emulator.workspace.signed_logs = False
+    here = emulator.job(run.name)
+    here.write_log(log(0), "said\n")
+    here.advance("Completed")
+
+    assert list(run.logs(rank=0)) == ["said"]
+
+
+def test_512_ranks_are_followed_with_few_requests_at_a_time(emulator: Emulator, azure: AzureML) -> None:
+    run = azure.submit(job(node_count=64, distribution=PyTorch(process_count_per_node=8)))
+    here = emulator.job(run.name)
+    for rank in range(512):
+        here.write_log(f"user_logs/std_log_process_{rank:03d}.txt", f"I am {rank}\n")
+    here.advance("Completed")
+    emulator.forget()
+
+    lines = list(run.logs())
+
+    assert sorted(lines) == sorted(f"[node{rank // 8} rank{rank}] I am {rank}" for rank in range(512))
+    assert len(emulator.requests) <= 512 + 10
 
 
 def test_further_attempts_are_shown_as_such(emulator: Emulator, run: AzureRun) -> None:

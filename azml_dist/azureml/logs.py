@@ -55,6 +55,12 @@ def parse(path: str, world: World) -> LogName | None:
     return LogName(path, Source(rank, rank // world.process_count_per_node), attempt)
 
 
+def by_attempt(names: Mapping[LogName, str]) -> list[dict[LogName, str]]:
+    """The logs in groups, of which each is read to its end before the next: earlier attempts, and then the last."""
+    attempts = sorted({name.attempt for name in names})
+    return [{name: url for name, url in names.items() if name.attempt == attempt} for attempt in attempts]
+
+
 class Line(NamedTuple):
     """Whole lines of one log, ends included; the last of a log may have none."""
 
@@ -73,25 +79,27 @@ class Follower:
         self._session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=AT_A_TIME))
         self._logs: dict[str, _Log] = {}
         self.stale = False
-        """Whether an address was refused: ask for new ones."""
+        """Whether a log could not be read since this was last set to False: ask for new addresses."""
         self.bytes = 0
         """Bytes that were downloaded."""
 
     def read(self, names: Mapping[LogName, str], *, to_the_end: bool) -> Iterator[Line]:
         """What is new in these logs; with `to_the_end`, also what has no end, and everything there is."""
-        for name, url in names.items():
-            self._logs.setdefault(name.path, _Log(name)).url = url
-        self.stale = False
-        todo = [log for log in self._logs.values() if not log.done]
+        logs = [self._logs.setdefault(name.path, _Log(name)) for name in names]
+        for log, url in zip(logs, names.values(), strict=True):
+            log.url = url
+        todo = logs
         while todo:
             now = time.monotonic()
-            due = [log for log in todo if to_the_end or log.next_look <= now][: None if to_the_end else PER_ROUND]
+            # Whose turn it has been for the longest comes first, so that none of many waits for ever.
+            due = sorted((log for log in todo if to_the_end or log.next_look <= now), key=lambda log: log.next_look)
+            due = due if to_the_end else due[:PER_ROUND]
             for _, log in each(self._fetch, due, at_a_time=AT_A_TIME, stop=threading.Event()):
                 yield from log.lines()
             # A log that gave all that was asked for has more.
             todo = [log for log in due if log.more]
         if to_the_end and not self.stale:
-            for log in self._logs.values():
+            for log in logs:
                 yield from log.rest()
 
     def _fetch(self, log: _Log) -> _Log:
@@ -125,7 +133,6 @@ class _Log:
         self.url = ""
         self.offset = 0
         self.more = False
-        self.done = False
         self.next_look = 0.0
         self._pause = 0.5
         self._unfinished = b""

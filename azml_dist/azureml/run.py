@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azml_dist.azureml.errors import translated
-from azml_dist.azureml.logs import Follower, LogName, World, parse, tail_of
-from azml_dist.errors import NotFound, RunFailed
+from azml_dist.azureml.logs import Follower, LogName, World, by_attempt, parse, tail_of
+from azml_dist.errors import NotFound, RunFailed, SubmitError
 from azml_dist.local.merged import Piece
 from azml_dist.logs import Labeller, Logs, Source, as_text, whole_lines
 from azml_dist.runs import Run, RunStatus
@@ -25,6 +25,8 @@ _POLL = (0.5, 2.0)
 """Seconds between two looks at a run whose logs are followed."""
 _WAIT = (0.5, 10.0)
 """The same while nobody looks at its logs."""
+_TRIES = 6
+"""How often the logs of a run that has ended are asked for while some of them cannot be read."""
 _BLAMED = re.compile(r"(?i)(?:std_log_process_|process '?(?:rank|worker)[ _]?|rank[ _])(\d+)")
 
 
@@ -109,12 +111,14 @@ class AzureRun(Run):
         attempts: dict[int, int] = {}
 
         def read(names: Mapping[LogName, str], *, to_the_end: bool) -> Iterator[bytes]:
-            for line in follower.read(names, to_the_end=to_the_end):
-                rank, attempt = line.name.source.rank, line.name.attempt
-                if attempts.setdefault(rank, attempt) != attempt:
-                    attempts[rank] = attempt
-                    yield labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
-                yield labeller.label(Piece(rank, line.data))
+            *earlier, last = by_attempt(names) or [{}]
+            for group in [*earlier, last]:
+                for line in follower.read(group, to_the_end=to_the_end or group is not last):
+                    rank, attempt = line.name.source.rank, line.name.attempt
+                    if attempts.setdefault(rank, attempt) != attempt:
+                        attempts[rank] = attempt
+                        yield labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
+                    yield labeller.label(Piece(rank, line.data))
 
         if tail is not None:
             lines = whole_lines(read(self._log_files(ranks), to_the_end=True))
@@ -122,8 +126,10 @@ class AzureRun(Run):
             if not follow:
                 return
         pauses = _pauses(_POLL)
+        tries = _TRIES
         while True:
             details = self._details()
+            follower.stale = False
             # Asked before the read: what a run writes before its end is there when it has ended.
             ended = not follow or RunStatus(details["status"]).is_final
             for chunk in read(self._names(details, ranks), to_the_end=ended):
@@ -132,6 +138,9 @@ class AzureRun(Run):
             if ended and not follower.stale:
                 yield labeller.end()
                 return
+            tries -= ended
+            if not tries:
+                raise SubmitError(f"not all logs of run {self.name} can be read", hint=f"they are at {self.url} too")
             time.sleep(next(pauses))
 
     def cancel(self) -> None:

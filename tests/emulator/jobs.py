@@ -99,7 +99,7 @@ class Job:
         urls = {}
         for path in self.log_names():
             blob = f"{self.artifacts}/{path}"
-            urls[path] = account.url(store, blob, sas=account.sas(store, blob))
+            urls[path] = account.url(store, blob, sas=account.sas(store, blob) if self.workspace.signed_logs else "")
         return urls
 
     def log_metric(self, key: str, value: float, step: int = 0) -> None:

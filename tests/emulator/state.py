@@ -90,6 +90,8 @@ class Workspace:
     """Names of routes, or `*`, for which the caller has no permission (403)."""
     token: str = TOKEN
     """The token that is valid now; change it, and every other one is refused as expired (401)."""
+    signed_logs: bool = True
+    """Whether the addresses of logs carry a SAS; without it they are read by who is logged in."""
     changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
     """Guards everything that requests change; notified when a job moves."""
     _clock: int = 0
