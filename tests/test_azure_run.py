@@ -201,7 +201,7 @@ def test_logs_that_cannot_be_read_are_one_clear_line(emulator: Emulator, run: Az
     here.advance("Completed")
     emulator.inject(answer(403, code="AuthorizationFailure"), host=emulator.workspace.account.host, times=100)
 
-    with pytest.raises(SubmitError, match="not all logs of run .* can be read"):
+    with pytest.raises(SubmitError, match=r"not all logs of run .* can be read"):
         list(run.logs(rank=0))
 
 
