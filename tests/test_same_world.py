@@ -73,7 +73,7 @@ def seen_there(one: Job, emulator: Emulator) -> Seen:
     run = AzureML(workspace_of(emulator)).submit(one)
     ran = emulator.run(run.name)
     assert ran.job.status == "Completed"
-    return {log: environment_in(ran.job.log(log)) for log in ran.job.log_names()}
+    return {log: environment_in(ran.job.log(log)) for log in ran.job.log_names() if log.startswith("user_logs/")}
 
 
 def environment_in(text: str) -> dict[str, str]:
