@@ -411,6 +411,13 @@ def test_a_job_whose_every_answer_is_lost_is_found(emulator: Emulator, azure: Az
     assert routes(emulator)[-1] == "jobs.get"
 
 
+def test_what_cannot_be_known_is_said(emulator: Emulator, azure: AzureML) -> None:
+    emulator.inject(reset_after(), route="jobs.*", times=None)
+
+    with pytest.raises(SubmitError, match=r"the answer about job run-\w+ was lost, and Azure cannot be asked"):
+        azure.submit(job())
+
+
 def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator, azure: AzureML, code: Path) -> None:
     for fault in (answer(503), reset_before()):
         (code / "notes.txt").write_text(str(fault))

@@ -101,7 +101,7 @@ class Submission:
             # Validated already, by `Job` and its plan; azure-ai-ml's own takes two thirds of the time.
             self._workspace.client.jobs.create_or_update(command, skip_validation=True)
         except Exception as error:
-            if not (_may_have_been_heard(error) and self._find(order.name)):
+            if not (_may_have_been_heard(error) and self._was_made(order.name)):
                 self._made[order.name] = False
                 raise
         self._made[order.name] = True
@@ -121,6 +121,15 @@ class Submission:
         status = found.get("status", "there")
         _note(f"run {order.name} was submitted before and is {status}; nothing new was started")
         return True
+
+    def _was_made(self, name: str) -> bool:
+        try:
+            return self._find(name) is not None
+        except Exception as error:
+            raise SubmitError(
+                f"the answer about job {name} was lost, and Azure cannot be asked whether there is one now",
+                hint=f"once you are connected again, `azml-dist status {name}` shows it, if it was made",
+            ) from error
 
     def _find(self, name: str) -> dict[str, Any] | None:
         from azure.core.exceptions import HttpResponseError
