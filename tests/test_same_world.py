@@ -15,8 +15,10 @@ from azml_dist.local.executor import Launcher
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
-SAID = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "AZUREML_NODE_COUNT", "AZUREML_CR_NODE_RANK")
-SAID += ("AZUREML_PROCESS_NAME", "AZUREML_PARAMETER_lr", "MINE")
+SAID = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "AZUREML_NODE_COUNT", "AZUREML_CR_NODE_RANK"),
+    *("AZUREML_PROCESS_NAME", "AZUREML_PARAMETER_lr", "MINE"),
+)
 """Variables whose values the law is about; what else a plan sets are ids, addresses and paths of the place."""
 UNSAID = ("LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK")
 
