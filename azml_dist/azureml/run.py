@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azml_dist.azureml.errors import translated
-from azml_dist.azureml.logs import Follower, LogName, World, by_attempt, parse, tail_of
-from azml_dist.errors import NotFound, RunFailed, SubmitError
+from azml_dist.azureml.logs import STORAGE_SCOPE, Follower, Line, LogName, World, by_attempt, parse
+from azml_dist.errors import AuthError, NotFound, RunFailed, SubmitError
 from azml_dist.local.merged import Piece
-from azml_dist.logs import Labeller, Logs, Source, as_text, whole_lines
+from azml_dist.logs import Labeller, Logs, Source, as_text
 from azml_dist.runs import Run, RunStatus
 
 if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
+
     from azml_dist.azureml.workspace import Workspace
+
+T = TypeVar("T")
 
 _TAIL_LINES = 20
 _POLL = (0.5, 2.0)
 """Seconds between two looks at a run whose logs are followed."""
+_TICK = 0.25
+"""Seconds in which logs that fall due are gathered, to be looked at together."""
 _WAIT = (0.5, 10.0)
 """The same while nobody looks at its logs."""
-_TRIES = 6
-"""How often the logs of a run that has ended are asked for while some of them cannot be read."""
+_TRIES = {True: 6, False: 40}
+"""How often the logs of a run that has ended are asked for, where they are refused, and where the connection fails."""
+_PATIENCE = 600.0
+"""Seconds for which Azure may be out of reach while a run is followed or waited for: a train, a laptop that sleeps."""
 _BLAMED = re.compile(r"(?i)(?:std_log_process_|process '?(?:rank|worker)[ _]?|rank[ _])(\d+)")
+_VICTIM = re.compile(r"(?i)terminated by the runtime|exited with code -2\b")
+"""Said of processes that were stopped because another one failed. Seen in public logs."""
 
 
 class AzureRun(Run):
@@ -66,12 +77,13 @@ class AzureRun(Run):
         return {name: output.get("uri") for name, output in outputs.items() if name != "default"}
 
     def wait(self, timeout: float | None = None) -> AzureRun:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
         pauses = _pauses(_WAIT)
-        while not (status := self.status).is_final:
-            if deadline and time.monotonic() > deadline:
+        while not (status := self._patiently(lambda: self.status)).is_final:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise TimeoutError(f"run {self.name} is still {status} after {timeout:g} s")
-            time.sleep(next(pauses))
+            time.sleep(min(next(pauses), left))
         if status != RunStatus.COMPLETED:
             raise self._failure(status)
         return self
@@ -104,46 +116,57 @@ class AzureRun(Run):
     ) -> Iterator[bytes]:
         """Whole lines as the ranks wrote them, each behind its label, in order within its rank.
 
-        With `tail` only the last ones of those that are there; with `follow` then all that come, to the run's end.
+        With `tail` the last ones of each rank: when they were written, nobody says. With `follow` then all that come,
+        to the run's end.
         """
+        if tail == 0 and not follow:
+            return
         labeller = Labeller(self._sources, colour=colour) if label else Labeller.of_none(self._sources)
-        follower = Follower(self._token)
+        follower = Follower(self._storage_token)
         attempts: dict[int, int] = {}
 
-        def read(names: Mapping[LogName, str], *, to_the_end: bool) -> Iterator[bytes]:
-            *earlier, last = by_attempt(names) or [{}]
-            for group in [*earlier, last]:
-                for line in follower.read(group, to_the_end=to_the_end or group is not last):
-                    rank, attempt = line.name.source.rank, line.name.attempt
-                    if attempts.setdefault(rank, attempt) != attempt:
-                        attempts[rank] = attempt
-                        yield labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
-                    yield labeller.label(Piece(rank, line.data))
+        def show(lines: Iterable[Line]) -> Iterator[bytes]:
+            for line in lines:
+                rank, attempt = line.name.source.rank, line.name.attempt
+                if attempts.setdefault(rank, attempt) != attempt:
+                    attempts[rank] = attempt
+                    yield labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
+                yield labeller.label(Piece(rank, line.data))
 
+        details = self._details()
         if tail is not None:
-            lines = whole_lines(read(self._log_files(ranks), to_the_end=True))
-            yield b"".join(deque(lines, maxlen=tail))
-            if not follow:
-                return
-        pauses = _pauses(_POLL)
-        tries = _TRIES
+            *earlier, last = by_attempt(self._names(details, ranks)) or [{}]
+            for group in earlier:
+                follower.skip(group)
+            follower.begin_at_the_tail(last, tail)
+        pauses, pauses_at_the_end, failures = _pauses(_POLL), _pauses(_POLL), 0
         while True:
-            details = self._details()
             follower.stale = False
             # Asked before the read: what a run writes before its end is there when it has ended.
             ended = not follow or RunStatus(details["status"]).is_final
-            for chunk in read(self._names(details, ranks), to_the_end=ended):
-                pauses = _pauses(_POLL)
-                yield chunk
+            *earlier, last = by_attempt(self._names(details, ranks)) or [{}]
+            for group in earlier:
+                yield from show(follower.read(group, to_the_end=True))
+            next_details = time.monotonic() + next(pauses)
+            while True:
+                yield from show(follower.read(last, to_the_end=ended))
+                if ended or follower.stale or time.monotonic() >= next_details:
+                    break
+                until = min(next_details, max(follower.next_look, time.monotonic() + _TICK))
+                time.sleep(max(0.0, until - time.monotonic()))
             if ended and not follower.stale:
                 yield labeller.end()
                 return
-            tries -= ended
-            if not tries:
-                raise SubmitError(f"not all logs of run {self.name} can be read", hint=f"they are at {self.url} too")
-            time.sleep(next(pauses))
+            if follower.stale:
+                failures += ended
+                if failures == _TRIES[follower.refused is not None]:
+                    raise self._unreadable(follower.refused)
+                time.sleep(next(pauses_at_the_end))
+            details = self._patiently(self._details)
 
     def cancel(self) -> None:
+        if self.status.is_final:
+            return
         with translated(f"cancel run {self.name}", self._workspace):
             self._workspace.arm.call("POST", f"jobs/{self.name}/cancel")
 
@@ -168,7 +191,7 @@ class AzureRun(Run):
             "url": self.url,
             "exit_code": 0 if status == RunStatus.COMPLETED else 1 if status == RunStatus.FAILED else None,
             "folder": None,
-            "failed_rank": _blamed(message) if status == RunStatus.FAILED else None,
+            "failed_rank": self._blamed(message) if status == RunStatus.FAILED else None,
             "error": message,
             "display_name": job.get("displayName"),
             "started_at": details.get("startTimeUtc"),
@@ -219,35 +242,76 @@ class AzureRun(Run):
         sources = [Source(rank, rank // processes) for rank in range(nodes * processes)]
         return sources + [Source(len(sources) + i, i) for i in range(servers)]
 
-    def _log_files(self, ranks: frozenset[int] | None) -> dict[LogName, str]:
-        return self._names(self._details(), ranks)
-
     def _names(self, details: Mapping[str, Any], ranks: frozenset[int] | None) -> dict[LogName, str]:
         known = len(self._sources)
-        named = ((parse(path, self._world), url) for path, url in sorted((details.get("logFiles") or {}).items()))
+        found = ((parse(path, self._world), url) for path, url in (details.get("logFiles") or {}).items())
+        named = sorted(((name, url) for name, url in found if name), key=lambda pair: (pair[0].source, pair[0].attempt))
         return {
             name: url
             for name, url in named
-            if name and name.source.rank < known and (ranks is None or name.source.rank in ranks)
+            if name.source.rank < known and (ranks is None or name.source.rank in ranks)
         }
 
-    def _token(self, scope: str) -> str:
-        return str(self._workspace.credential.get_token(scope).token)
+    def _storage_token(self) -> AccessToken:
+        with translated(f"read the logs of run {self.name}", self._workspace):
+            return self._workspace.credential.get_token(STORAGE_SCOPE)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns, in the end: a connection that is gone for minutes ends nobody's waiting."""
+        give_up = time.monotonic() + _PATIENCE
+        pauses = _pauses(_WAIT)
+        while True:
+            try:
+                return ask()
+            except (AuthError, NotFound):
+                raise
+            except SubmitError:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(next(pauses))
+
+    def _unreadable(self, refused: int | None) -> SubmitError:
+        if refused:
+            hint = f"your login needs the role Storage Blob Data Reader, or use the run's page: {self.url}"
+            return AuthError(f"not all logs of run {self.name} can be read: the storage answers {refused}", hint=hint)
+        message = f"not all logs of run {self.name} can be read: the connection to the storage fails"
+        return SubmitError(message, hint=f"try again; the run's page has them too: {self.url}")
 
     def _failure(self, status: RunStatus) -> RunFailed:
         details = self._details()
         message = _message(details)
-        rank = _blamed(message) if status == RunStatus.FAILED else None
-        files = self._names(details, None if rank is None else frozenset([rank]))
-        name = next(iter(sorted(files, key=lambda name: (name.source, -name.attempt))), None)
+        rank = self._blamed(message) if status == RunStatus.FAILED else None
         verb = "failed" if status == RunStatus.FAILED else "was canceled"
         return RunFailed(
             f"run {self.name} {verb}{f': {message}' if message else ''}",
             run=self,
             failed_rank=rank,
-            log_tail=tail_of(Follower(self._token), name, files[name], _TAIL_LINES) if name else "",
+            log_tail=self._tails(details, [rank or 0], _TAIL_LINES).get(rank or 0, ""),
             hint=f"`azml-dist logs {self.name}` shows what all ranks wrote; {self.url}",
         )
+
+    def _tails(self, details: Mapping[str, Any], ranks: Iterable[int], count: int) -> dict[int, str]:
+        """The last lines of some ranks, of their last attempts; those that cannot be read are not there."""
+        newest = {name.source.rank: (name, url) for name, url in self._names(details, frozenset(ranks)).items()}
+        follower = Follower(self._storage_token)
+        names = dict(newest.values())
+        found: dict[int, bytes] = {}
+        with suppress(SubmitError):
+            follower.begin_at_the_tail(names, count)
+            for line in follower.read(names, to_the_end=True):
+                found[line.name.source.rank] = found.get(line.name.source.rank, b"") + line.data
+        return {rank: text.decode(errors="replace").rstrip("\n") for rank, text in found.items()}
+
+    def _blamed(self, message: str | None) -> int | None:
+        """The rank that the service's message names as the one that failed, and not as stopped for it."""
+        if self._world == (1, 1) and len(self._sources) == 1:
+            return 0
+        named = list(_BLAMED.finditer(message or ""))
+        for found, after in zip_longest(named, named[1:]):
+            said = (message or "")[found.end() : after.start() if after else None]
+            if not _VICTIM.search(said) and int(found[1]) < len(self._sources):
+                return int(found[1])
+        return None
 
 
 def _summary(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,11 +329,6 @@ def _message(details: Mapping[str, Any]) -> str | None:
     """The service's own words on why a run failed, on one line."""
     error = (details.get("error") or {}).get("error") or {}
     return " ".join(str(error.get("message") or "").split()) or None
-
-
-def _blamed(message: str | None) -> int | None:
-    found = _BLAMED.search(message or "")
-    return int(found[1]) if found else None
 
 
 def _pauses(bounds: tuple[float, float]) -> Iterator[float]:
