@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
-from azml_dist.errors import LaunchError, NotFound, SubmitError
+from azml_dist.errors import JobError, LaunchError, NotFound, Problem, SubmitError
 
 if TYPE_CHECKING:
     from azml_dist.azureml.workspace import Workspace
@@ -179,6 +181,28 @@ def _configured_workspace() -> Workspace | None:
 
     workspace = Workspace()
     return workspace if workspace.is_configured else None
+
+
+def new_name(job: Job, random_bytes: int = 3) -> str:
+    """A name for a run of a job that has none, fixed before anything starts: sent twice, it is still one run."""
+    words = job.display_name or (Path(job.code_folder).resolve().name if job.code_folder else "") or "run"
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40] or "run"
+    return f"{slug}-{secrets.token_hex(random_bytes)}"
+
+
+def own_variables(job: Job) -> dict[str, str]:
+    """The values of the variables that the job takes from the caller's environment. Not for printing."""
+    names = [name for name, value in job.environment_variables.items() if value is None]
+    if missing := [name for name in names if name not in os.environ]:
+        raise JobError.of(
+            Problem(
+                f"the job takes {name} from your environment, where it is not set",
+                f"`export {name}=...` first, or give it a value in the job",
+                f"environment_variables.{name}",
+            )
+            for name in missing
+        )
+    return {name: os.environ[name] for name in names}
 
 
 def _executor(on: Any) -> Executor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from azml_dist.azureml.workspace import import_sdk
 from azml_dist.errors import JobError
+from azml_dist.runs import own_variables
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Command
@@ -71,19 +71,6 @@ def to_command(job: Job, *, environment: str | None = None, code: str | None = N
         if job.queue:
             made.queue_settings = entities.QueueSettings(job_tier=job.queue.tier, priority=job.queue.priority)
     return made
-
-
-def own_variables(job: Job) -> dict[str, str]:
-    """The values of the variables that the job takes from the caller's environment."""
-    names = [name for name, value in job.environment_variables.items() if value is None]
-    for name in names:
-        if name not in os.environ:
-            raise JobError(
-                f"the job takes {name} from your environment, where it is not set",
-                hint=f"`export {name}=...` first, or give it a value in the job",
-                where=f"environment_variables.{name}",
-            )
-    return {name: os.environ[name] for name in names}
 
 
 def environment_entity(environment: parts.Environment) -> Any:

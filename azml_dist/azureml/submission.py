@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from azml_dist.azureml.arm import retrying
 from azml_dist.azureml.code import code_id
-from azml_dist.azureml.command import environment_entity, own_variables, to_command
+from azml_dist.azureml.command import environment_entity, to_command
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.existing import differences
 from azml_dist.azureml.inputs import with_uploaded_inputs
@@ -22,6 +19,7 @@ from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import JobError, SubmitError
 from azml_dist.job import Job
 from azml_dist.plan import LaunchPlan
+from azml_dist.runs import new_name, own_variables
 
 if TYPE_CHECKING:
     from azml_dist.azureml.run import AzureRun
@@ -218,7 +216,7 @@ def _order(job: Job) -> _Order:
             hint='`azml-dist run`, or `submit(job, on="local")`; for Azure ML name a cluster: `--set compute=NAME`',
             where="compute",
         )
-    named = job.with_(name=job.name or new_name(job))
+    named = job.with_(name=job.name or new_name(job, random_bytes=5))
     return _Order(named.plan(), job.name is not None, own_variables(job))
 
 
@@ -230,13 +228,6 @@ def _refuse_twins(orders: Sequence[_Order]) -> None:
             hint="give each its own `name`, or none, and each run gets its own",
             where="name",
         )
-
-
-def new_name(job: Job) -> str:
-    """A name for a run of a job, fixed before the first request: sent twice, it is still one job."""
-    words = job.display_name or (Path(job.code_folder).resolve().name if job.code_folder else "") or "run"
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40] or "run"
-    return f"{slug}-{secrets.token_hex(5)}"
 
 
 def _may_have_been_heard(error: Exception) -> bool:

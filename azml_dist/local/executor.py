@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import secrets
 import shutil
 import sys
 import time
@@ -25,6 +23,7 @@ from azml_dist.local.run import LocalRun
 from azml_dist.local.state import ProcessState, RunFolder, RunState
 from azml_dist.local.supervision import Supervision, needs_no_quotes
 from azml_dist.plan import SERVICE, LaunchPlan, Place, Service
+from azml_dist.runs import new_name, own_variables
 
 Launcher = Literal["torchrun", "direct"]
 
@@ -145,7 +144,7 @@ class Local:
             remember_root(self._root)
             root = self._root.resolve()
             while True:
-                name = job.name or f"{_slug(job)}-{secrets.token_hex(3)}"
+                name = job.name or new_name(job)
                 try:
                     (root / name).mkdir()
                 except FileExistsError:
@@ -162,7 +161,6 @@ class Local:
 
     def _place(self, plan: LaunchPlan, path: Path, temp: Path, ports: Ports) -> Place:
         job, world = plan.job, plan.world
-        own = {name: _own_variable(name) for name, value in job.environment_variables.items() if value is None}
         experiment = job.experiment_name or "Default"
         return Place(
             run_id=path.name,
@@ -176,7 +174,7 @@ class Local:
             working_dirs=[str(path / "nodes" / str(node)) for node in range(world.node_count)],
             inputs=staging.link_inputs(job, temp / "inputs"),
             outputs=staging.stage_outputs(job, path / "outputs"),
-            own_variables=own,
+            own_variables=own_variables(job),
         )
 
     def _specification(self, plan: LaunchPlan, folder: RunFolder, state: RunState, temp: str) -> dict[str, Any]:
@@ -241,21 +239,6 @@ def known_roots() -> list[str]:
 
 def _roots_file() -> Path:
     return Path.home() / ".azml_dist" / "roots"
-
-
-def _slug(job: Job) -> str:
-    words = job.display_name or (Path(job.code_folder).resolve().name if job.code_folder else "") or "run"
-    return re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40] or "run"
-
-
-def _own_variable(name: str) -> str:
-    if name not in os.environ:
-        raise JobError(
-            f"the job takes {name} from your environment, where it is not set",
-            hint=f"`export {name}=...` first, or give it a value in the job",
-            where=f"environment_variables.{name}",
-        )
-    return os.environ[name]
 
 
 def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
