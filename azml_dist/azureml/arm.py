@@ -34,29 +34,12 @@ class Arm:
         arm_id: str,
         api_version: str | None = API_VERSION,
     ) -> None:
-        from azure.core import PipelineClient
-        from azure.core.pipeline.policies import (
-            BearerTokenCredentialPolicy,
-            ProxyPolicy,
-            RequestIdPolicy,
-            UserAgentPolicy,
-        )
-
-        from azml_dist import __version__
-
+        self._endpoint = endpoint
         self._url = f"{endpoint}{arm_id}"
         self._query = {"api-version": api_version} if api_version else {}
         self._credential, self._scope = credential, f"{audience}/.default"
         self.host = urlsplit(endpoint).hostname or endpoint
-        self._client = PipelineClient(
-            endpoint,
-            policies=[
-                RequestIdPolicy(),
-                UserAgentPolicy(f"azml-dist/{__version__}"),
-                ProxyPolicy(),
-                BearerTokenCredentialPolicy(credential, self._scope),
-            ],
-        )
+        self._client = self._new_client()
 
     def log_in(self) -> None:
         """Get a token, or an error that says why there is none."""
@@ -86,9 +69,33 @@ class Arm:
         from azure.core.rest import HttpRequest
 
         request = HttpRequest(method, f"{self._url}/{path}", params={**self._query, **(query or {})}, json=body)
-        response = self._client.send_request(request, connection_timeout=min(timeout, 10), read_timeout=timeout)
+        timeouts = {"connection_timeout": min(timeout, 10), "read_timeout": timeout}
+        response = self._client.send_request(request, **timeouts)
+        if response.status_code == 401:
+            # The token may have been taken back before its time, and a client keeps its token: a new one asks anew.
+            self._client = self._new_client()
+            response = self._client.send_request(request, **timeouts)
         response.raise_for_status()
         return response.json() if response.content else None
+
+    def _new_client(self) -> Any:
+        from azure.core import PipelineClient
+        from azure.core.pipeline.policies import (
+            BearerTokenCredentialPolicy,
+            ProxyPolicy,
+            RequestIdPolicy,
+            UserAgentPolicy,
+        )
+
+        from azml_dist import __version__
+
+        policies = [
+            RequestIdPolicy(),
+            UserAgentPolicy(f"azml-dist/{__version__}"),
+            ProxyPolicy(),
+            BearerTokenCredentialPolicy(self._credential, self._scope),
+        ]
+        return PipelineClient(self._endpoint, policies=policies)
 
 
 def retrying(

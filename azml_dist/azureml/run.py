@@ -130,7 +130,7 @@ class AzureRun(Run):
                 rank, attempt = line.name.source.rank, line.name.attempt
                 if attempts.setdefault(rank, attempt) != attempt:
                     attempts[rank] = attempt
-                    yield labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
+                    yield labeller.end() + labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
                 yield labeller.label(Piece(rank, line.data))
 
         details = self._details()
