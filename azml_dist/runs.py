@@ -36,6 +36,12 @@ class RunStatus(str, Enum):
     CANCELED = "Canceled"
     NOT_RESPONDING = "NotResponding"
     PAUSED = "Paused"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def _missing_(cls, value: object) -> RunStatus:
+        """A word that Azure has learnt since."""
+        return cls.UNKNOWN
 
     @property
     def is_final(self) -> bool:

@@ -78,6 +78,41 @@ def test_waiting_for_longer_than_allowed_leaves_the_run_going_on(run: AzureRun) 
         run.wait(timeout=0.1)
 
 
+def test_who_was_stopped_because_another_rank_failed_is_not_blamed(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(2), "ValueError\n")
+    here.fail(
+        "Process 'worker 0' exited with code -2. It was terminated by the runtime due to failure in other processes on "
+        "the same node. Process 'worker 2' exited with code 1 and error message 'Execution failed.'"
+    )
+
+    with pytest.raises(RunFailed) as failed:
+        run.wait(timeout=30)
+
+    assert (failed.value.failed_rank, failed.value.log_tail) == (2, "ValueError")
+
+
+def test_a_status_that_is_new_to_us_is_no_error(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).script = ["Scheduled", "Running", "Completed"]
+
+    assert run.wait(timeout=60).status == "Completed"
+
+
+def test_waiting_outlives_a_connection_that_is_gone_for_a_while(emulator: Emulator, run: AzureRun) -> None:
+    emulator.inject(reset_before(), route="jobs.get", times=7)  # more than one call tries
+    emulator.job(run.name).script = ["Completed"]
+
+    assert run.wait(timeout=60) is run
+
+
+def test_canceling_a_run_that_has_ended_does_nothing(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).advance("Completed")
+
+    run.cancel()
+
+    assert emulator.counts()["jobs.cancel"] == 0
+
+
 def test_cancel_ends_the_run(emulator: Emulator, run: AzureRun) -> None:
     run.cancel()
 
@@ -86,26 +121,56 @@ def test_cancel_ends_the_run(emulator: Emulator, run: AzureRun) -> None:
 
 
 def test_metrics_and_addresses_of_outputs_are_read_from_the_service(emulator: Emulator, azure: AzureML) -> None:
-    run = azure.submit(job(outputs={"model": Output()}))
+    here = Output(path="azureml://datastores/workspaceblobstore/paths/mine/${{name}}")
+    run = azure.submit(job(outputs={"model": Output(), "mine": here}))
     emulator.job(run.name).log_metric("loss", 0.5, 1)
     emulator.job(run.name).log_metric("loss", 0.25, 2)
 
     assert run.metrics() == {"loss": 0.25}
-    assert list(run.outputs) == ["model"]
+    assert run.outputs == {name: emulator.job(run.name).output_uri(name) for name in ("model", "mine")}
+    assert run.outputs["mine"].endswith(f"/mine/{run.name}")
     assert run.name in run.url
 
 
-def test_outputs_and_logs_are_downloaded(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+@pytest.mark.parametrize("secrets", ["key", "sas", "none"])
+def test_outputs_artifacts_and_logs_are_downloaded_as_a_local_run_has_them(
+    emulator: Emulator, azure: AzureML, tmp_path: Path, secrets: str
+) -> None:
+    """Whatever the datastores answer: a key, a SAS, or that one's own login must do."""
+    for store in emulator.workspace.datastores.values():
+        store.secrets = secrets
     command = "echo weights > ${{outputs.model}}/w.txt; echo art > outputs/a.txt; echo said"
     run = azure.submit(job(command=command, outputs={"model": Output()}))
     emulator.run(run.name)
 
     run.download(tmp_path / "got")
 
-    found = {path.name: path.read_text() for path in (tmp_path / "got").rglob("*") if path.is_file()}
-    assert found["w.txt"] == "weights\n"
-    assert found["a.txt"] == "art\n"
-    assert "said\n" in found.values()
+    found = [path for path in (tmp_path / "got").rglob("*") if path.is_file() and "system_logs" not in path.parts]
+    assert {path.relative_to(tmp_path / "got").as_posix(): path.read_text() for path in found} == {
+        "artifacts/outputs/a.txt": "art\n",
+        "outputs/model/w.txt": "weights\n",
+        "user_logs/std_log.txt": "said\n",
+    }
+
+
+def test_a_download_overwrites_nothing(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    run = azure.submit(job(command="echo theirs > outputs/a.txt; echo more > outputs/b.txt"))
+    emulator.run(run.name)
+    mine = tmp_path / "artifacts" / "outputs" / "a.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+
+    run.download(tmp_path)
+
+    assert mine.read_text() == "mine"
+    assert (mine.parent / "b.txt").read_text() == "more\n"
+
+
+def test_what_a_run_still_writes_is_not_downloaded(run: AzureRun, tmp_path: Path) -> None:
+    with pytest.raises(SubmitError, match="is still NotStarted"):
+        run.download(tmp_path / "got")
+
+    assert not (tmp_path / "got").exists()
 
 
 def test_a_run_that_is_not_there_is_not_found(azure: AzureML) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azml_dist.azureml.errors import translated
@@ -72,9 +73,22 @@ class AzureRun(Run):
 
     @property
     def outputs(self) -> Mapping[str, Any]:
-        """The address of each named output."""
+        """The address of each named output; of one without a path of its own, the documented default."""
         outputs = self._job().get("outputs") or {}
-        return {name: output.get("uri") for name, output in outputs.items() if name != "default"}
+        return {name: self._address(name, output.get("uri")) for name, output in outputs.items() if name != "default"}
+
+    def _address(self, output: str, uri: str | None) -> str:
+        template = uri or "azureml://datastores/${{default_datastore}}/paths/azureml/${{name}}/${{output_name}}/"
+        values = {
+            "name": lambda: self.name,
+            "output_name": lambda: output,
+            "default_datastore": self._default_datastore,
+        }
+        return re.sub(r"\$\{\{\s*(name|output_name|default_datastore)\s*\}\}", lambda m: values[m[1]](), template)
+
+    def _default_datastore(self) -> str:
+        with translated("find the default datastore", self._workspace):
+            return str(self._workspace.client.datastores.get_default().name)
 
     def wait(self, timeout: float | None = None) -> AzureRun:
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
@@ -172,8 +186,19 @@ class AzureRun(Run):
 
     def download(self, folder: str | Path) -> Path:
         target = Path(folder)
-        with translated(f"download run {self.name}", self._workspace):
-            self._workspace.client.jobs.download(self.name, download_path=target, all=True)
+        if not (status := self.status).is_final:
+            raise SubmitError(
+                f"run {self.name} is still {status}: what it writes can be downloaded when it has ended",
+                hint=f"`azml-dist logs {self.name} --follow`, or `run.wait()`",
+            )
+        target.mkdir(parents=True, exist_ok=True)
+        # azure-ai-ml overwrites what is there, and is interrupted in the middle of files.
+        with TemporaryDirectory(prefix=".download-", dir=target) as fresh:
+            with translated(f"download run {self.name}", self._workspace):
+                self._workspace.client.jobs.download(self.name, download_path=fresh, all=True)
+            _move(Path(fresh, "named-outputs"), target / "outputs")
+            _move(Path(fresh, "artifacts", "user_logs"), target / "user_logs")
+            _move(Path(fresh, "artifacts"), target / "artifacts")
         return target
 
     def metrics(self) -> dict[str, float]:
@@ -312,6 +337,15 @@ class AzureRun(Run):
             if not _VICTIM.search(said) and int(found[1]) < len(self._sources):
                 return int(found[1])
         return None
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move all files of a folder into another, but for those that are there."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / file.relative_to(source)
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
 
 
 def _summary(job: Mapping[str, Any]) -> dict[str, Any]:
