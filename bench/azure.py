@@ -51,7 +51,8 @@ def submission(place: Path, runs: int) -> Iterator[Row]:
     from bench.rows import Row
 
     place.mkdir(parents=True)
-    with _service() as service:
+    with storage() as (azurite, authority):
+        service = _Service(azurite, authority)
         for case in CASES:
             for latency in (0.0, LATENCY):
                 found = service.medians(case, place, latency, 1 if case.name in ("many", "upload") else runs)
@@ -93,18 +94,8 @@ class _Service:
         _write_files(code / "code", case.files, case.size)
         with Emulator(self._azurite, self._authority) as emulator:
             emulator.assets.add_environment("torch")
-            ready, go, here = code / "ready", code / "go", emulator.workspace
-            env = {
-                **os.environ,
-                **emulator.environ(code / "ca.pem"),
-                "BENCH_TOKEN": here.token,
-                "BENCH_SUBSCRIPTION": here.subscription_id,
-                "BENCH_GROUP": here.resource_group,
-                "BENCH_WORKSPACE": here.name,
-                "BENCH_READY": str(ready),
-                "BENCH_GO": str(go),
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            }
+            ready, go = code / "ready", code / "go"
+            env = client_env(emulator, code) | {"BENCH_READY": str(ready), "BENCH_GO": str(go)}
             argv = [sys.executable, "-m", "bench.azure_client", who, case.name, str(code / "code")]
             # In a folder of its own: azure-ai-ml asks git about the working directory.
             client = subprocess.Popen(argv, cwd=code, env=env, stdout=-1, stderr=-1, text=True)
@@ -121,8 +112,23 @@ class _Service:
             return Taken(len(emulator.requests), float(out.split()[-1]))
 
 
+def client_env(emulator: Any, folder: Path) -> dict[str, str]:
+    """What a client in a process of its own needs to be sent to the emulator."""
+    here = emulator.workspace
+    return {
+        **os.environ,
+        **emulator.environ(folder / "ca.pem"),
+        "BENCH_TOKEN": here.token,
+        "BENCH_SUBSCRIPTION": here.subscription_id,
+        "BENCH_GROUP": here.resource_group,
+        "BENCH_WORKSPACE": here.name,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
 @contextmanager
-def _service() -> Iterator[_Service]:
+def storage() -> Iterator[tuple[Any, Any]]:
+    """A running Azurite, and an authority for certificates."""
     sys.path.insert(0, str(ROOT / "tests"))
     import trustme
     from emulator.azurite import Azurite, MissingError
@@ -132,7 +138,7 @@ def _service() -> Iterator[_Service]:
     except MissingError as missing:
         raise BenchError(str(missing)) from missing
     try:
-        yield _Service(azurite, trustme.CA())
+        yield azurite, trustme.CA()
     finally:
         azurite.stop()
 

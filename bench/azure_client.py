@@ -29,7 +29,7 @@ class Token:
 def ours(what: str, folder: Path) -> Callable[[], object]:
     from azml_dist import AzureML, Job, Workspace
 
-    azure = AzureML(Workspace(*_ids(), credential=Token()))
+    azure = AzureML(Workspace(*ids(), credential=Token()))
 
     def jobs(count: int) -> list[Job]:
         one = Job(
@@ -52,7 +52,7 @@ def ours(what: str, folder: Path) -> Callable[[], object]:
 def sdk(what: str, folder: Path) -> Callable[[], object]:
     from azure.ai.ml import MLClient, command
 
-    client = MLClient(Token(), *_ids())
+    client = MLClient(Token(), *ids())
 
     def submit(count: int) -> None:
         for i in range(count):
@@ -71,7 +71,7 @@ def sdk(what: str, folder: Path) -> Callable[[], object]:
     return lambda: submit(MANY if what == "many" else 1)
 
 
-def _ids() -> tuple[str, str, str]:
+def ids() -> tuple[str, str, str]:
     return os.environ["BENCH_SUBSCRIPTION"], os.environ["BENCH_GROUP"], os.environ["BENCH_WORKSPACE"]
 
 

@@ -15,6 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.azure import submission
+from bench.azure_logs import following
 from bench.jobs import (
     FAILS,
     LINES_PER_RANK,
@@ -293,6 +294,7 @@ ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "failure": failure,
     "large-plan": large_plan,
     "submission": submission,
+    "following": following,
 }
 
 
