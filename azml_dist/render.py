@@ -67,9 +67,9 @@ def run_html(state: RunState) -> str:
 
 def azure_run_text(run: Mapping[str, Any]) -> str:
     """How a run on Azure ML stands."""
-    blocks = [f"{run['name']}  {run['status']}", _pairs_text([("url", run["url"]), ("error", run["error"] or "")])]
-    if run["processes"]:
-        blocks.append(_table_text(_azure_processes(run)))
+    blocks = ["  ".join(filter(None, (run["name"], run["status"], run["age"])))]
+    blocks.append(_pairs_text([("url", run["url"]), ("error", run["error"] or "")]))
+    blocks.append(_table_text(_azure_ranks(run)))
     return "\n\n".join(blocks)
 
 
@@ -77,8 +77,8 @@ def azure_run_html(run: Mapping[str, Any]) -> str:
     """The same for a notebook."""
     link = f'<a href="{escape(run["url"])}">studio</a>'
     error = f"<p><b>error</b> {escape(run['error'])}</p>" if run["error"] else ""
-    title = f"<p><b>{escape(run['name'])}</b> {escape(run['status'])} · {link}</p>"
-    return title + (_table_html(_azure_processes(run)) if run["processes"] else "") + error
+    title = f"<p><b>{escape(run['name'])}</b> {escape(run['status'])} {run['age']} · {link}</p>"
+    return title + _table_html(_azure_ranks(run)) + error
 
 
 def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
@@ -87,8 +87,8 @@ def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
     return _table_text(Table(("name", "status", "world", "started (UTC)"), rows))
 
 
-def _azure_processes(run: Mapping[str, Any]) -> Table:
-    return Table(("rank", "node", "log"), [(str(p["rank"]), str(p["node_rank"]), p["log"]) for p in run["processes"]])
+def _azure_ranks(run: Mapping[str, Any]) -> Table:
+    return Table(("rank", "node", "last line", "log"), run["rows"])
 
 
 def runs_text(states: Iterable[RunState]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -178,14 +179,54 @@ def test_a_run_that_is_not_there_is_not_found(azure: AzureML) -> None:
         AzureRun.find(azure.workspace, "nowhere")
 
 
-def test_a_notebook_shows_the_run_and_its_processes(emulator: Emulator, run: AzureRun) -> None:
-    emulator.job(run.name).write_log(log(3), "here\n")
+def test_a_notebook_shows_the_phase_its_age_and_the_last_line_of_each_rank(emulator: Emulator, run: AzureRun) -> None:
+    here = emulator.job(run.name)
+    here.write_log(log(3), "first\nepoch 1 <10%>\repoch 1 <20%>")
 
-    html = run._repr_html_()
+    waiting, text = run._repr_html_(), str(run)
+    here.advance("Preparing")
+    preparing = str(run)
+    here.advance("Running")
 
-    assert run.name in html
-    assert "std_log_process_3.txt" in html
-    assert str(run).startswith(f"{run.name}  NotStarted")
+    assert re.match(rf"{run.name}  NotStarted  submitted \d+ s ago\n", text)
+    assert re.search(r"\n   0     0  no line yet *\n", text)
+    assert re.search(r"\n   3     1  epoch 1 <20%> +user_logs/std_log_process_3.txt", text)
+    assert "<td" in waiting
+    assert "epoch 1 &lt;20%&gt;<" in waiting
+    assert re.match(rf"{run.name}  Preparing  for \d+ s\n", preparing)
+    assert re.match(rf"{run.name}  Running  for \d+ s\n", str(run))
+
+
+def test_of_a_large_world_the_first_the_last_and_the_failed_rank_are_shown(emulator: Emulator, azure: AzureML) -> None:
+    run = azure.submit(job(node_count=64, distribution=PyTorch(process_count_per_node=8)))
+    emulator.job(run.name).fail("see std_log_process_300.txt")
+
+    shown = re.findall(r"^ *(\d+|\.\.\.)(?:  +\d+  no line yet)?$", str(run), re.MULTILINE)
+
+    assert shown == [*map(str, range(8)), "...", "300", "...", "509", "510", "511"]
+
+
+def test_waiting_in_a_notebook_renews_what_it_shows(
+    emulator: Emulator, run: AzureRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("IPython")
+    from IPython.core.displaypub import CapturingDisplayPublisher
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    monkeypatch.setattr(shell, "kernel", object(), raising=False)
+    published = CapturingDisplayPublisher()
+    monkeypatch.setattr(shell, "display_pub", published)
+    emulator.job(run.name).script = ["Queued", "Running", "Completed"]
+
+    run.wait(timeout=60)
+
+    shown = [output["data"]["text/html"] for output in published.outputs]
+    assert len(shown) > 1
+    assert "Completed" in shown[-1]
+    assert {output["transient"]["display_id"] for output in published.outputs[1:]} == {
+        published.outputs[0]["transient"]["display_id"]
+    }
 
 
 # Logs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.logs import STORAGE_SCOPE, Follower, Line, LogName, World, by_attempt, parse
+from azml_dist.azureml.runview import Phase, in_the_notebook, last_line, shown_ranks
 from azml_dist.errors import AuthError, NotFound, RunFailed, SubmitError
 from azml_dist.local.merged import Piece
 from azml_dist.logs import Labeller, Logs, Source, as_text
@@ -48,6 +49,7 @@ class AzureRun(Run):
     def __init__(self, workspace: Workspace, name: str) -> None:
         self.name = name
         self._workspace = workspace
+        self._phase = Phase()
 
     @classmethod
     def find(cls, workspace: Workspace, name: str) -> AzureRun:
@@ -93,11 +95,14 @@ class AzureRun(Run):
     def wait(self, timeout: float | None = None) -> AzureRun:
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         pauses = _pauses(_WAIT)
+        renew = in_the_notebook(self)
         while not (status := self._patiently(lambda: self.status)).is_final:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"run {self.name} is still {status} after {timeout:g} s")
+            renew()
             time.sleep(min(next(pauses), left))
+        renew()
         if status != RunStatus.COMPLETED:
             raise self._failure(status)
         return self
@@ -207,7 +212,10 @@ class AzureRun(Run):
         return {point["key"]: float(point["value"]) for point in found["run"]["data"].get("metrics", [])}
 
     def describe(self) -> dict[str, Any]:
-        job, details = self._job(), self._details()
+        return self._described(self._details())
+
+    def _described(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        job = self._job()
         status = RunStatus(details["status"])
         message = _message(details)
         return {
@@ -219,6 +227,8 @@ class AzureRun(Run):
             "failed_rank": self._blamed(message) if status == RunStatus.FAILED else None,
             "error": message,
             "display_name": job.get("displayName"),
+            "world": self._world._asdict() | {"world_size": len(self._sources)},
+            "created_at": details.get("createdTimeUtc"),
             "started_at": details.get("startTimeUtc"),
             "ended_at": details.get("endTimeUtc"),
             "processes": [
@@ -230,7 +240,7 @@ class AzureRun(Run):
     def __str__(self) -> str:
         from azml_dist.render import azure_run_text
 
-        return azure_run_text(self.describe())
+        return azure_run_text(self._view())
 
     def __repr__(self) -> str:
         return f"<AzureRun {self.name}>"
@@ -238,7 +248,19 @@ class AzureRun(Run):
     def _repr_html_(self) -> str:
         from azml_dist.render import azure_run_html
 
-        return azure_run_html(self.describe())
+        return azure_run_html(self._view())
+
+    def _view(self) -> dict[str, Any]:
+        """The run as described, how long its phase lasts, and the last lines of the ranks that a table has room for."""
+        details = self._details()
+        found = self._described(details)
+        shown = shown_ranks(self._sources, found["failed_rank"])
+        lines = self._tails(details, [source.rank for source in shown if source], 1)
+        logs = {process["rank"]: process["log"] for process in found["processes"]}  # of the last attempt
+        rows = [
+            s and (str(s.rank), str(s.node_rank), last_line(lines.get(s.rank)), logs.get(s.rank, "")) for s in shown
+        ]
+        return {**found, "age": self._phase.age(details), "rows": rows}
 
     def _job(self) -> dict[str, Any]:
         with translated(f"find run {self.name}", self._workspace):
