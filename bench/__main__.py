@@ -22,6 +22,14 @@ Written by `make bench`. Every figure is the median of runs that took turns with
 on other machines better than the seconds do. Memory is the proportional set size: what processes share counts once.
 """
 
+NOTES = """\
+
+The row of lines printed by Python holds what the ranks and the launcher take to start. Under torchrun that is a second
+for the import of torch, here and there alike, so three times its lines are out of reach at this length; the rows of
+`cat` leave starting and stopping out, and show what the merging itself does. A bare import of torch is some 150 MB of
+memory that the agents of a run share: nearly all of what is left of theirs.
+"""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -38,7 +46,7 @@ def main() -> int:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    text = "\n".join([INTRO, _machine(args.runs), "", *_table(found), ""])
+    text = "\n".join([INTRO, _machine(args.runs), "", *_table(found), NOTES])
     print(text)
     if args.file:
         args.file.parent.mkdir(parents=True, exist_ok=True)
