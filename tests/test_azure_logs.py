@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from emulator import Emulator, StaticToken, answer, reset_before
+from emulator import Emulator, StaticToken, answer, reset_after, reset_before
+from emulator.faults import Fault
 from emulator.fixtures import SDK_WARNINGS
 from running import await_
 from submitting import job, workspace_of
@@ -59,13 +60,39 @@ def storage(emulator: Emulator) -> str:
 # Nothing lost, nothing repeated
 
 
-@pytest.mark.parametrize("fault", [answer(503), answer(500), answer(429), reset_before(), answer(403)])
-def test_a_fault_at_the_last_look_loses_nothing(emulator: Emulator, run: AzureRun, fault: object) -> None:
+@pytest.mark.parametrize("fault", [answer(503), reset_before(), answer(403), answer(404)], ids=str)
+def test_a_fault_at_the_last_look_loses_nothing(emulator: Emulator, run: AzureRun, fault: Fault) -> None:
     emulator.job(run.name).write_log(log(0), "said\nlast")
     emulator.job(run.name).advance("Completed")
-    emulator.inject(fault, host=storage(emulator), times=2)  # type: ignore[arg-type]
+    emulator.inject(fault, host=storage(emulator), times=2)
 
     assert list(run.logs(rank=0)) == ["said", "last"]
+
+
+@pytest.mark.parametrize("fault", [answer(503), answer(429, retry_after=0.1), reset_before(), reset_after()], ids=str)
+def test_a_fault_at_any_request_loses_and_repeats_nothing(emulator: Emulator, run: AzureRun, fault: Fault) -> None:
+    for rank in range(4):
+        emulator.job(run.name).write_log(log(rank), f"first of {rank}\nlast of {rank}")
+    emulator.job(run.name).advance("Completed")
+
+    def lines_of_a_fresh_handle() -> list[str]:
+        return sorted(AzureRun(workspace_of(emulator), run.name).logs(follow=True))
+
+    emulator.forget()
+    expected = lines_of_a_fresh_handle()
+    assert len(expected) == 8
+    for index in range(len(emulator.requests)):
+        emulator.forget()
+        emulator.inject(fault, at=index)
+        assert lines_of_a_fresh_handle() == expected, f"after {fault} at {emulator.requests[index]}"
+
+
+def test_a_log_that_is_known_by_name_alone_is_empty(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).write_log(log(1), "not there\n")
+    emulator.job(run.name).advance("Completed")
+    emulator.inject(answer(404, code="BlobNotFound"), host=storage(emulator), times=None)
+
+    assert list(run.logs()) == []
 
 
 def test_run_history_may_be_out_of_reach_for_a_while(emulator: Emulator, run: AzureRun) -> None:

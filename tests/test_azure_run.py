@@ -10,6 +10,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulator import Emulator, answer, reset_before
@@ -209,13 +210,11 @@ def test_of_a_large_world_the_first_the_last_and_the_failed_rank_are_shown(emula
 def test_waiting_in_a_notebook_renews_what_it_shows(
     emulator: Emulator, run: AzureRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("IPython")
-    from IPython.core.displaypub import CapturingDisplayPublisher
-    from IPython.core.interactiveshell import InteractiveShell
-
-    shell = InteractiveShell.instance()
+    displaypub: Any = pytest.importorskip("IPython.core.displaypub")
+    interactiveshell: Any = pytest.importorskip("IPython.core.interactiveshell")
+    shell = interactiveshell.InteractiveShell.instance()
     monkeypatch.setattr(shell, "kernel", object(), raising=False)
-    published = CapturingDisplayPublisher()
+    published = displaypub.CapturingDisplayPublisher()
     monkeypatch.setattr(shell, "display_pub", published)
     emulator.job(run.name).script = ["Queued", "Running", "Completed"]
 

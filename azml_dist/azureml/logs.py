@@ -27,8 +27,8 @@ LOOK = (0.5, 2.4)
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 _WINDOW = 1 << 16
 """Bytes that are enough for most tails."""
-_SAYS = frozenset([200, 206, 404, 416])
-"""Answers that say something about a log: its bytes, that it is not there, that it has no more."""
+_SAYS = frozenset([200, 206, 416])
+"""Answers that say something about a log: its bytes, or that it has no more."""
 
 
 class World(NamedTuple):
@@ -182,7 +182,7 @@ class Follower:
         return answer
 
     def _failed(self, log: _Log, status: int | None) -> None:
-        self.stale, self.refused = True, status if status in (401, 403) else None
+        self.stale, self.refused = True, status if status in (401, 403, 404) else None
         if status == 401:
             self._token = None
         log.failed = True

@@ -179,6 +179,9 @@ class AzureRun(Run):
             if follower.stale:
                 failures += ended
                 if failures == _TRIES[follower.refused is not None]:
+                    if follower.refused == 404:  # it is known by name, and nothing was ever written to it
+                        yield labeller.end()
+                        return
                     raise self._unreadable(follower.refused)
                 time.sleep(next(pauses_at_the_end))
             details = self._patiently(self._details)
@@ -273,15 +276,20 @@ class AzureRun(Run):
         return found
 
     @cached_property
+    def _submitted(self) -> dict[str, Any]:
+        """The job, of which only is read here what never changes."""
+        return self._job()
+
+    @cached_property
     def _world(self) -> World:
-        job = self._job()
+        job = self._submitted
         resources, distribution = job.get("resources") or {}, job.get("distribution") or {}
         return World(resources.get("instanceCount") or 1, distribution.get("processCountPerInstance") or 1)
 
     @cached_property
     def _sources(self) -> list[Source]:
         """Every process, by rank; of TensorFlow's tasks, the parameter servers after the workers."""
-        distribution = self._job().get("distribution") or {}
+        distribution = self._submitted.get("distribution") or {}
         nodes, processes = self._world
         if distribution.get("distributionType") == "Ray":
             return [Source(0, 0)]

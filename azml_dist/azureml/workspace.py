@@ -180,11 +180,20 @@ class Workspace:
     @cached_property
     def _region(self) -> str:
         """The address of the region's services, as the workspace's discovery document has it."""
-        import requests
+        from azure.core import PipelineClient
+        from azure.core.rest import HttpRequest
 
-        found = requests.get(self.client.workspaces.get(self.name).discovery_url, timeout=30)
-        found.raise_for_status()
-        return str(found.json()["api"]).rstrip("/")
+        from azml_dist.azureml.arm import retrying
+
+        url = str(self.client.workspaces.get(self.name).discovery_url)
+        client: Any = PipelineClient(url, policies=[])
+
+        def ask() -> str:
+            response = client.send_request(HttpRequest("GET", url), connection_timeout=10, read_timeout=30)
+            response.raise_for_status()
+            return str(response.json()["api"])
+
+        return retrying(ask).rstrip("/")
 
     @property
     def _audience(self) -> str:
