@@ -425,7 +425,10 @@ def _next_commands(name: str) -> list[tuple[str, str]]:
 def _print_chunks(chunks: Iterator[bytes], as_json: bool) -> None:
     stream = (sys.stderr if as_json else sys.stdout).buffer
     for chunk in chunks:
-        stream.write(chunk)
+        # With PYTHONUNBUFFERED the stream is a bare file, which may write a part and say so.
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[stream.write(rest) :]
         stream.flush()
 
 

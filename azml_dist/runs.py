@@ -69,8 +69,8 @@ class Run(ABC):
 
     @property
     @abstractmethod
-    def outputs(self) -> Mapping[str, Path]:
-        """The folder of each named output."""
+    def outputs(self) -> Mapping[str, Path | str]:
+        """The folder of each named output, or its address where that is not on this machine."""
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> Run:

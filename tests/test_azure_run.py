@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from emulator import Emulator, answer, reset_before
 from emulator.fixtures import SDK_WARNINGS
-from running import CLI, await_
+from running import CLI, await_, cli
 from submitting import code_in, job, workspace_of
 
 from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow
@@ -71,6 +71,7 @@ def test_a_run_that_ends_badly_raises_with_the_services_words_and_the_ranks_log(
     assert failed.value.run is run
     if status == "Failed":
         assert failed.value.failed_rank == 3
+        assert failed.value.exit_codes == {3: 1}
         assert "exited with status code 1" in str(failed.value)
         assert failed.value.log_tail == "Traceback\nValueError: no such thing"
 
@@ -382,7 +383,8 @@ def test_other_files_are_no_ranks_logs() -> None:
 # The command line
 
 
-def at_the_workspace(emulator: Emulator, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def login_at(emulator: Emulator, folder: Path) -> dict[str, str]:
+    """A folder from which the workspace is found, and the variables of a login."""
     here = emulator.workspace
     config = {
         "subscription_id": here.subscription_id,
@@ -390,9 +392,17 @@ def at_the_workspace(emulator: Emulator, folder: Path, *args: str) -> subprocess
         "workspace_name": here.name,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    login = {"AZURE_TENANT_ID": here.tenant_id, "AZURE_CLIENT_ID": "me", "AZURE_CLIENT_SECRET": "s"}
+    return {"AZURE_TENANT_ID": here.tenant_id, "AZURE_CLIENT_ID": "me", "AZURE_CLIENT_SECRET": "s"}
+
+
+def at_the_workspace(emulator: Emulator, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*CLI, *args], cwd=folder, env=os.environ | login, capture_output=True, text=True, timeout=120
+        [*CLI, *args],
+        cwd=folder,
+        env=os.environ | login_at(emulator, folder),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -412,6 +422,40 @@ def test_the_command_line_knows_runs_on_azure_like_those_here(
     missing = at_the_workspace(emulator, tmp_path, "status", "nowhere")
     assert missing.returncode == 2
     assert missing.stderr.startswith("error: there is no run 'nowhere' on this machine or in workspace")
+
+
+def test_the_command_line_cancels_and_downloads_runs_on_azure(
+    emulator: Emulator, run: AzureRun, tmp_path: Path
+) -> None:
+    emulator.job(run.name).write_log(log(0), "said\n")
+
+    early = at_the_workspace(emulator, tmp_path, "download", run.name)
+    canceled = at_the_workspace(emulator, tmp_path, "cancel", run.name)
+    ended = at_the_workspace(emulator, tmp_path, "download", run.name, "--to", "got")
+
+    assert (early.returncode, early.stderr.splitlines()[0]) == (
+        2,
+        f"error: run {run.name} is still NotStarted: what it writes can be downloaded when it has ended",
+    )
+    assert (canceled.returncode, canceled.stderr) == (0, f"run {run.name}: Canceled\n")
+    assert (ended.returncode, ended.stdout) == (0, "got\n"), ended.stderr
+    assert (tmp_path / "got" / log(0)).read_text() == "said\n"
+
+
+def test_a_pager_that_is_closed_ends_the_follower(
+    emulator: Emulator, run: AzureRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.job(run.name).write_log(log(0), "said\n" * 100_000)
+    emulator.job(run.name).advance("Running")
+    for name, value in login_at(emulator, tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    with cli("logs", run.name, "--follow", cwd=tmp_path) as follower:
+        assert follower.stdout
+        assert follower.stdout.readline() == "[node0 rank0] said\n"
+        follower.stdout.close()
+        follower.wait(timeout=30)
+        follower.stdout = None
 
 
 def test_a_run_that_failed_there_ends_its_follower_with_1(emulator: Emulator, run: AzureRun, tmp_path: Path) -> None:

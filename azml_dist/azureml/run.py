@@ -39,6 +39,7 @@ _TRIES = {True: 6, False: 40}
 _PATIENCE = 600.0
 """Seconds for which Azure may be out of reach while a run is followed or waited for: a train, a laptop that sleeps."""
 _BLAMED = re.compile(r"(?i)(?:std_log_process_|process '?(?:rank|worker)[ _]?|rank[ _])(\d+)")
+_EXIT_CODE = re.compile(r"exited with (?:status )?code (?!-2\b)(-?\d+)")
 _VICTIM = re.compile(r"(?i)terminated by the runtime|exited with code -2\b")
 """Said of processes that were stopped because another one failed. Seen in public logs."""
 
@@ -74,7 +75,7 @@ class AzureRun(Run):
         return self._workspace.studio_url(self.name)
 
     @property
-    def outputs(self) -> Mapping[str, Any]:
+    def outputs(self) -> Mapping[str, str]:
         """The address of each named output; of one without a path of its own, the documented default."""
         outputs = self._job().get("outputs") or {}
         return {name: self._address(name, output.get("uri")) for name, output in outputs.items() if name != "default"}
@@ -341,6 +342,7 @@ class AzureRun(Run):
             f"run {self.name} {verb}{f': {message}' if message else ''}",
             run=self,
             failed_rank=rank,
+            exit_codes={} if rank is None or not (code := _EXIT_CODE.search(message or "")) else {rank: int(code[1])},
             log_tail=self._tails(details, [rank or 0], _TAIL_LINES).get(rank or 0, ""),
             hint=f"`azml-dist logs {self.name}` shows what all ranks wrote; {self.url}",
         )
