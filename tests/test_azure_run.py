@@ -176,6 +176,15 @@ def test_what_a_run_still_writes_is_not_downloaded(run: AzureRun, tmp_path: Path
     assert not (tmp_path / "got").exists()
 
 
+def test_the_latest_runs_are_listed_over_the_pages_of_the_service(emulator: Emulator, azure: AzureML) -> None:
+    emulator.jobs.page_size = 20
+    names = [f"run-{i}" for i in range(55)]
+    for name in names:
+        azure.submit(job(name=name))
+
+    assert [run["name"] for run in AzureRun.latest(azure.workspace)] == names[-50:]
+
+
 def test_a_run_that_is_not_there_is_not_found(azure: AzureML) -> None:
     with pytest.raises(NotFound):
         AzureRun.find(azure.workspace, "nowhere")

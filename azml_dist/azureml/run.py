@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 from azml_dist.azureml.errors import translated
+from azml_dist.azureml.failure import blamed_rank, exit_code, service_message
 from azml_dist.azureml.logs import STORAGE_SCOPE, Follower, Line, LogName, World, by_attempt, parse
 from azml_dist.azureml.runview import Phase, in_the_notebook, last_line, shown_ranks
 from azml_dist.errors import AuthError, NotFound, RunFailed, SubmitError
@@ -28,20 +29,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TAIL_LINES = 20
+_LISTED = 50
 _POLL = (0.5, 2.0)
 """Seconds between two looks at a run whose logs are followed."""
-_TICK = 0.25
-"""Seconds in which logs that fall due are gathered, to be looked at together."""
 _WAIT = (0.5, 10.0)
 """The same while nobody looks at its logs."""
+_TICK = 0.25
+"""Seconds in which logs that fall due are gathered, to be looked at together."""
+_SOON = 1.0
+"""Seconds until new addresses are asked for, once a log cannot be read."""
 _TRIES = {True: 6, False: 40}
 """How often the logs of a run that has ended are asked for, where they are refused, and where the connection fails."""
 _PATIENCE = 600.0
 """Seconds for which Azure may be out of reach while a run is followed or waited for: a train, a laptop that sleeps."""
-_BLAMED = re.compile(r"(?i)(?:std_log_process_|process '?(?:rank|worker)[ _]?|rank[ _])(\d+)")
-_EXIT_CODE = re.compile(r"exited with (?:status )?code (?!-2\b)(-?\d+)")
-_VICTIM = re.compile(r"(?i)terminated by the runtime|exited with code -2\b")
-"""Said of processes that were stopped because another one failed. Seen in public logs."""
 
 
 class AzureRun(Run):
@@ -63,8 +63,12 @@ class AzureRun(Run):
     def latest(workspace: Workspace) -> list[dict[str, Any]]:
         """The latest command jobs of the workspace, the newest last."""
         with translated("list the jobs", workspace):
-            page = workspace.arm.call("GET", "jobs", query={"jobType": "Command"})["value"]
-        return [_summary(job) for job in reversed(page)]
+            page = workspace.arm.call("GET", "jobs", query={"jobType": "Command"})
+            jobs = page["value"]
+            while len(jobs) < _LISTED and (link := page.get("nextLink")):
+                page = workspace.arm.call("GET", "jobs", query=dict(parse_qsl(urlsplit(link).query)))
+                jobs += page["value"]
+        return [_summary(job) for job in reversed(jobs[:_LISTED])]
 
     @property
     def status(self) -> RunStatus:
@@ -170,19 +174,20 @@ class AzureRun(Run):
             next_details = time.monotonic() + next(pauses)
             while True:
                 yield from show(follower.read(last, to_the_end=ended))
-                if ended or follower.stale or time.monotonic() >= next_details:
+                now = time.monotonic()
+                if follower.stale:
+                    next_details = min(next_details, now + _SOON)
+                if ended or now >= next_details:
                     break
-                until = min(next_details, max(follower.next_look, time.monotonic() + _TICK))
-                time.sleep(max(0.0, until - time.monotonic()))
-            if ended and not follower.stale:
-                yield labeller.end()
-                return
-            if follower.stale:
-                failures += ended
-                if failures == _TRIES[follower.refused is not None]:
-                    if follower.refused == 404:  # it is known by name, and nothing was ever written to it
-                        yield labeller.end()
-                        return
+                time.sleep(min(next_details - now, max(follower.next_look - now, _TICK)))
+            if ended:
+                failures += 1
+                given_up = failures == _TRIES[follower.refused is not None]
+                # 404: it is known by name, and nothing was ever written to it.
+                if not follower.stale or (given_up and follower.refused == 404):
+                    yield labeller.end()
+                    return
+                if given_up:
                     raise self._unreadable(follower.refused)
                 time.sleep(next(pauses_at_the_end))
             details = self._patiently(self._details)
@@ -221,7 +226,7 @@ class AzureRun(Run):
     def _described(self, details: Mapping[str, Any]) -> dict[str, Any]:
         job = self._job()
         status = RunStatus(details["status"])
-        message = _message(details)
+        message = service_message(details)
         return {
             "name": self.name,
             "status": str(status),
@@ -335,14 +340,14 @@ class AzureRun(Run):
 
     def _failure(self, status: RunStatus) -> RunFailed:
         details = self._details()
-        message = _message(details)
+        message = service_message(details)
         rank = self._blamed(message) if status == RunStatus.FAILED else None
         verb = "failed" if status == RunStatus.FAILED else "was canceled"
         return RunFailed(
             f"run {self.name} {verb}{f': {message}' if message else ''}",
             run=self,
             failed_rank=rank,
-            exit_codes={} if rank is None or not (code := _EXIT_CODE.search(message or "")) else {rank: int(code[1])},
+            exit_codes={} if rank is None or (code := exit_code(message)) is None else {rank: code},
             log_tail=self._tails(details, [rank or 0], _TAIL_LINES).get(rank or 0, ""),
             hint=f"`azml-dist logs {self.name}` shows what all ranks wrote; {self.url}",
         )
@@ -360,15 +365,7 @@ class AzureRun(Run):
         return {rank: text.decode(errors="replace").rstrip("\n") for rank, text in found.items()}
 
     def _blamed(self, message: str | None) -> int | None:
-        """The rank that the service's message names as the one that failed, and not as stopped for it."""
-        if self._world == (1, 1) and len(self._sources) == 1:
-            return 0
-        named = list(_BLAMED.finditer(message or ""))
-        for found, after in zip_longest(named, named[1:]):
-            said = (message or "")[found.end() : after.start() if after else None]
-            if not _VICTIM.search(said) and int(found[1]) < len(self._sources):
-                return int(found[1])
-        return None
+        return 0 if len(self._sources) == 1 else blamed_rank(message, len(self._sources))
 
 
 def _move(source: Path, target: Path) -> None:
@@ -389,12 +386,6 @@ def _summary(job: Mapping[str, Any]) -> dict[str, Any]:
         "created_at": (job.get("systemData") or {}).get("createdAt"),
         "node_count": (properties.get("resources") or {}).get("instanceCount") or 1,
     }
-
-
-def _message(details: Mapping[str, Any]) -> str | None:
-    """The service's own words on why a run failed, on one line."""
-    error = (details.get("error") or {}).get("error") or {}
-    return " ".join(str(error.get("message") or "").split()) or None
 
 
 def _pauses(bounds: tuple[float, float]) -> Iterator[float]:
