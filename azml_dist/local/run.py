@@ -218,10 +218,10 @@ class LocalRun(Run):
 def _wait_for_children() -> None:
     """A script that ends without `wait()` waits here: what it launched would end with it, half done."""
     for run in list(_children):
-        if not run.state().is_final():
-            print(f"waiting for run {run.name}; Ctrl-C ends it", file=sys.stderr)
         try:
             try:
+                if not run.state().is_final():
+                    print(f"waiting for run {run.name}; Ctrl-C ends it", file=sys.stderr)
                 run.wait()
             except KeyboardInterrupt:
                 run.cancel()
