@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["emulator.fixtures"]
+pytest_plugins = ["needs", "emulator.fixtures"]
 
 
 @pytest.fixture(autouse=True)
