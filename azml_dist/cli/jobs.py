@@ -1,0 +1,167 @@
+"""Commands that take a job: `plan`, `run`, `submit`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from azml_dist.cli.base import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    example,
+    input_option,
+    job_argument,
+    json_option,
+    root_option,
+    set_option,
+)
+from azml_dist.cli.foreground import Interrupts, report, supervisor_ahead
+from azml_dist.cli.output import colours, print_chunks, say
+from azml_dist.errors import RunFailed
+
+if TYPE_CHECKING:
+    from azml_dist.job import Job
+
+
+@click.command(epilog=example("azml-dist plan job.yml --set node_count=4"))
+@job_argument
+@set_option
+@input_option
+@json_option
+def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> None:
+    """Show what a job means, offline: its processes, their environment, the command, the request."""
+    loaded = load(job, settings, inputs)
+    with lines_of(job, settings, inputs):
+        found = loaded.plan()
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+
+
+@click.command(epilog=example("azml-dist run job.yml --input data=./data --set inputs.epochs=1"))
+@job_argument
+@input_option
+@set_option
+@click.option("--launcher", type=click.Choice(["torchrun", "direct"]), help="What starts the processes.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Cancel the run after that time.")
+@click.option("--python", type=click.Path(), help="The Python that `python` means in the command.")
+@root_option
+@json_option
+def run(
+    job: str,
+    inputs: tuple[str, ...],
+    settings: tuple[str, ...],
+    launcher: Any,
+    timeout: float | None,
+    python: str | None,
+    root: str | None,
+    as_json: bool,
+) -> int:
+    """Run a job on this machine, in the world that Azure ML would start, and follow the logs of all ranks."""
+    with Interrupts() as interrupts, supervisor_ahead(job, launcher, python) as supervision:
+        from azml_dist.local.executor import Local
+        from azml_dist.plan import World
+
+        executor = Local(root=root, launcher=launcher, timeout=timeout, python=python)
+        loaded = load(job, settings, inputs)
+        with lines_of(job, settings, inputs):
+            started = interrupts.run = executor.submit(loaded, supervision=supervision)
+        say(f"run {started.name}: {World(**started.state().world)}")
+        try:
+            print_chunks(started.chunks(follow=True, colour=colours(as_json)), as_json)
+        except BrokenPipeError:
+            started.cancel()
+            raise
+        with suppress(RunFailed):
+            started.wait()
+    code = INTERRUPTED if interrupts.count else DONE if started.status == "Completed" else FAILED
+    if as_json:
+        click.echo(json.dumps(started.state().to_dict(), indent=1))
+    report(started, job)
+    return code
+
+
+@click.command(epilog=example("azml-dist submit job.yml --set inputs.epochs=9 --wait"))
+@job_argument
+@set_option
+@input_option
+@click.option("--wait", is_flag=True, help="Wait for the run's end, and exit as it does.")
+@click.option("--workspace", help="The name of the workspace, if config.json or the environment does not say.")
+@click.option("--resource-group", help="Its resource group.")
+@click.option("--subscription", help="Its subscription id.")
+@json_option
+def submit(
+    job: str,
+    settings: tuple[str, ...],
+    inputs: tuple[str, ...],
+    wait: bool,
+    workspace: str | None,
+    resource_group: str | None,
+    subscription: str | None,
+    as_json: bool,
+) -> None:
+    """Submit a job to Azure ML; prints the name of its run, and its page in the studio."""
+    from azml_dist.azureml.executor import AzureML
+    from azml_dist.azureml.workspace import Workspace
+
+    place = Workspace(subscription, resource_group, workspace)
+    started = AzureML(place).submit(load(job, settings, inputs))
+    found = {"name": started.name, "url": started.url, "workspace": place.name}
+    if not as_json:
+        click.echo(f"{started.name}\n{started.url}")
+        sys.stdout.flush()
+    say(f"run {started.name} is in workspace {place.name}")
+    for what, command in _next_commands(started.name):
+        say(f"  {what:<9}{command}")
+    try:
+        if wait:
+            started.wait()
+            found["status"] = "Completed"
+    except RunFailed as failure:
+        found["status"] = str(failure.run.status)
+        raise
+    except KeyboardInterrupt:
+        say(f"run {started.name} goes on: `azml-dist cancel {started.name}` ends it")
+        raise
+    finally:
+        if as_json:
+            click.echo(json.dumps(found, indent=1))
+
+
+COMMANDS = (plan, run, submit)
+
+
+def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> Job:
+    from azml_dist.jobfile import load_job
+    from azml_dist.local.staging import with_inputs
+
+    given = {}
+    for text in inputs:
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise click.UsageError(f"--input {text!r} is not NAME=PATH")
+        given[name] = path
+    return with_inputs(load_job(job).with_set(*settings), given)
+
+
+@contextmanager
+def lines_of(job: str, *changes: tuple[str, ...]) -> Iterator[None]:
+    """Errors name the line in the job's file, unless the job is not the one in the file any more."""
+    from azml_dist.jobfile import lines_of
+
+    with nullcontext() if any(changes) else lines_of(job):
+        yield
+
+
+def _next_commands(name: str) -> list[tuple[str, str]]:
+    return [
+        ("status", f"azml-dist status {name}"),
+        ("logs", f"azml-dist logs {name} --follow"),
+        ("cancel", f"azml-dist cancel {name}"),
+        ("download", f"azml-dist download {name}"),
+        ("Python", f'run = azml_dist.run("{name}"); run.wait()'),
+    ]
