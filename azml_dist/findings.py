@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from azml_dist import shell
 from azml_dist.errors import Problem
 from azml_dist.snapshot import Snapshot
+from azml_dist.vmsizes import VmSize, vm_size
 
 if TYPE_CHECKING:
     from azml_dist.job import Job
@@ -35,7 +37,64 @@ SET_BY_THE_SERVICE = frozenset(
 
 def findings_of(job: Job, code: Snapshot) -> tuple[Problem, ...]:
     """Everything worth a second look in a job and its code folder."""
-    return (*_of_the_job(job), *_of_the_code(code))
+    size = vm_size(job.instance_type or "")
+    return (*_of_the_job(job), *(size_findings(job, size) if size else ()), *_of_the_code(code))
+
+
+def size_findings(job: Job, size: VmSize, compute: str | None = None) -> Iterator[Problem]:
+    """What is worth a second look when a job runs on nodes of that size; `compute` is the cluster that has them."""
+    where = "compute" if compute else "instance_type"
+    if size.retired:
+        yield Problem(
+            f"Azure retired {size.name} on {size.retired}",
+            "`az ml compute list-sizes` lists what there is in your region",
+            where,
+        )
+    yield from _gpus(job, size, compute)
+    if job.node_count > 1 and not size.has_infiniband:
+        yield Problem(
+            f"{size.name} has no InfiniBand: {job.node_count} nodes exchange gradients over Ethernet",
+            "more GPUs in one node come before more nodes; sizes with an `r` in their name have InfiniBand",
+            where,
+        )
+    if job.shm_size is None and _processes_for(job, size) > 1:
+        hint = f"write `shm_size: {size.memory_gib // 2}g`, half of the node's memory" if size.memory_gib else None
+        yield Problem(
+            "the processes of a node share 2 GB of shared memory, which is what Azure ML gives where `shm_size` is not"
+            " given; NCCL and the workers of data loaders need more",
+            hint,
+            "shm_size",
+        )
+
+
+def _gpus(job: Job, size: VmSize, compute: str | None) -> Iterator[Problem]:
+    processes, gpus = job.process_count_per_node, size.gpu_count
+    nodes = f"{job.node_count:,} node{'s' * (job.node_count != 1)}"
+    kind = type(job.distribution).__name__
+    if kind not in ("PyTorch", "Mpi", "NoneType"):
+        return  # TensorFlow and Ray have one process on each node that takes every GPU
+    if processes > gpus:
+        place = f"`{compute}`: {size.name} has" if compute else f"{size.name}, which has"
+        bigger = {2: "a 2-GPU", 4: "a 4-GPU", 8: "an 8-GPU"}.get(processes)
+        yield Problem(
+            f"{nodes} x {processes} processes do not fit {place} {gpus} GPU{'s' * (gpus != 1)}",
+            f"set `distribution.process_count_per_node` to {gpus}" + (f", or use {bigger} size" if bigger else ""),
+            "distribution",
+        )
+    elif processes < gpus and not any(shell.launchers(job.shell_command)):
+        one = f"{processes} process{'es' * (processes != 1)} on a node"
+        yield Problem(
+            f"{one}, and {size.name} has {gpus} GPUs: the others do nothing, unless a process takes several",
+            f"set `distribution.process_count_per_node` to {gpus}"
+            if job.distribution
+            else f"for one process a GPU, give it `PyTorch(process_count_per_node={gpus})`",
+            "distribution",
+        )
+
+
+def _processes_for(job: Job, size: VmSize) -> int:
+    """How many processes a node will have, those that a launcher in the command starts counted as one a GPU."""
+    return size.gpu_count if any(shell.launchers(job.shell_command)) else job.process_count_per_node
 
 
 def _of_the_job(job: Job) -> Iterator[Problem]:
