@@ -16,10 +16,12 @@ class Source(NamedTuple):
 
     rank: int
     node_rank: int
+    role: str = ""
+    """Where it is worth a word: a parameter server's."""
 
     @property
     def label(self) -> str:
-        return f"[node{self.node_rank} rank{self.rank}]"
+        return f"[{' '.join(filter(None, (f'node{self.node_rank}', f'rank{self.rank}', self.role)))}]"
 
 
 class Labeller:

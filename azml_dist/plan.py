@@ -41,6 +41,10 @@ class Service:
     """`AZUREML_PROCESS_NAME`. Inferred: the number is the rank in the world, not the one on the node."""
     tensorflow_port: int = 2222
     """The first port of a node's tasks. Documented; that a second task gets the next one is seen."""
+    tensorflow_first: str = "ps"
+    """Which of two tasks on a node has the first port: `ps` or `worker`. Both are seen, each in one job."""
+    serving_roles: tuple[str, ...] = ("ps",)
+    """Roles that serve the others and never end by themselves: the run is over without them. Inferred."""
     mpi_master_port: int = 6105
     """The port in `AZ_BATCH_MASTER_NODE`. Seen in the helpers that read it."""
     nccl_socket_ifname: str = "^docker0,lo"
@@ -90,6 +94,8 @@ class Place:
     tracking_uri: str = "<MLflow tracking URI>"
     addresses: Sequence[str] = ()
     master_port: str = "<master port>"
+    task_ports: Sequence[int] = ()
+    """The port of each TensorFlow task, by rank, where all nodes are one machine; Azure's own where not given."""
     working_dirs: Sequence[str] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -192,6 +198,16 @@ class LaunchPlan:
         return [("worker", i) for i in range(self.job.node_count)] + [("ps", i) for i in range(servers)]
 
     @cached_property
+    def _cluster(self) -> dict[str, list[str]]:
+        """`cluster` of `TF_CONFIG`: the address of every task, and no `ps` where there is none."""
+        cluster: dict[str, list[str]] = {role: [] for role in ("ps", "worker") if (role, 0) in self._tasks}
+        for rank, (role, node) in enumerate(self._tasks):
+            ports = self.place.task_ports
+            port = ports[rank] if ports else self.service.tensorflow_port + _local_task(self, role, node)
+            cluster[role].append(f"{self.place.address(node)}:{port}")
+        return cluster
+
+    @cached_property
     def _common_env(self) -> dict[str, str]:
         return _common_env(self)
 
@@ -290,23 +306,24 @@ def _mpi(plan: LaunchPlan, rank: int) -> ProcessContext:
 
 
 def _tensorflow(plan: LaunchPlan, rank: int) -> ProcessContext:
-    """Documented: `TF_CONFIG`. Seen: a parameter server shares its node with a worker and has the first port."""
+    """Documented: `TF_CONFIG`. Seen: a parameter server shares its node with a worker, each on a port of its own.
+
+    Left out, as nobody has seen it in such a job: `AZUREML_PROCESS_NAME`, and all that PyTorch jobs have.
+    """
     role, node = plan._tasks[rank]
-    servers = sum(task == "ps" for task, _ in plan._tasks)
-    port = plan.service.tensorflow_port
-    workers = [f"{plan.place.address(i)}:{port + (i < servers)}" for i in range(plan.world.node_count)]
-    cluster = {"ps": [f"{plan.place.address(i)}:{port}" for i in range(servers)]} if servers else {}
-    config = {
-        "cluster": {**cluster, "worker": workers},
-        "task": {"type": role, "index": node},
-        "environment": "cloud",
-    }
+    config = {"cluster": plan._cluster, "task": {"type": role, "index": node}, "environment": "cloud"}
     env = plan._common_env | {
         "AZUREML_CR_NODE_RANK": str(node),
         "TF_CONFIG": json.dumps(config, separators=(",", ":")),
     }
     log = f"user_logs/std_log_node_{node:0{plan.service.node_log_width}}_{role}.txt"
-    return ProcessContext(rank, node, int(role == "worker" and node < servers), role, _placed(plan, node, env), log)
+    return ProcessContext(rank, node, _local_task(plan, role, node), role, _placed(plan, node, env), log)
+
+
+def _local_task(plan: LaunchPlan, role: str, node: int) -> int:
+    """0 for the task that has the first port of its node, 1 for the other."""
+    tf: Any = plan.job.distribution
+    return int(node < tf.parameter_server_count and role != plan.service.tensorflow_first)
 
 
 def _ray(plan: LaunchPlan, rank: int) -> ProcessContext:

@@ -148,13 +148,15 @@ def _env(plan: LaunchPlan) -> list[tuple[str, str]]:
 
 
 def _run_processes(state: RunState) -> Table:
+    # A world of one role needs no column for it.
+    roles = len({p.role for p in state.processes}) > 1
     rows: list[Sequence[str] | None] = [
-        (str(p.rank), str(p.node_rank), _ending(p, state.is_final()), p.log) for p in state.processes
+        (str(p.rank), str(p.node_rank), *[p.role] * roles, _ending(p, state.is_final()), p.log) for p in state.processes
     ]
     if len(rows) > _SHOWN:
         failed = [] if state.failed_rank is None else [rows[state.failed_rank]]
         rows = [*rows[:_HEAD], None, *failed, None, *rows[-_FOOT:]]
-    return Table(("rank", "node", "ended", "log"), rows)
+    return Table(("rank", "node", *["role"] * roles, "ended", "log"), rows)
 
 
 def _ending(process: ProcessState, run_is_over: bool) -> str:

@@ -133,6 +133,12 @@ def _counts(job: Job) -> Iterator[Problem]:
             "node_count",
         )
     if isinstance(distribution, TensorFlow):
+        if "TF_CONFIG" in job.environment_variables:
+            yield Problem(
+                "`TF_CONFIG` is what Azure ML tells each TensorFlow task of its place; one of your own cannot be right",
+                "leave it out",
+                "environment_variables.TF_CONFIG",
+            )
         workers, servers = distribution.worker_count, distribution.parameter_server_count
         if workers is not None and workers != nodes:
             hint = "leave `worker_count` out: it is the node count"

@@ -38,10 +38,11 @@ VOLATILE = (
     (re.compile(r"\b\d\.\d{4}\b"), "NUMBER"),
     (re.compile(r"\b[\d.]+ (kB|bytes)\b"), "SIZE"),
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b"), "DATE"),
+    (re.compile(r"\b127\.0\.0\.1:\d+\b"), "ADDRESS"),
     (re.compile(r"(/\S+)?/bash: line"), "bash: line"),
     (re.compile(r"  +"), "  "),  # columns are as wide as what stands in them
 )
-LABEL = re.compile(r"\[node\d+ rank\d+\] ")
+LABEL = re.compile(r"\[node\d+ rank\d+( ps)?\] ")
 PIECE = re.compile(
     r"^## (?P<title>[^\n]+)$|^```(?P<language>\w*) ?(?P<file>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )

@@ -55,7 +55,8 @@ def parse(path: str, world: World) -> LogName | None:
     if found["node"]:
         # As in the plan: workers first, then parameter servers.
         node = int(found["node"])
-        return LogName(path, Source(node + (world.node_count if found["role"] == "ps" else 0), node), attempt)
+        serves = found["role"] == "ps"
+        return LogName(path, Source(node + world.node_count * serves, node, "ps" if serves else ""), attempt)
     rank = int(found["rank"] or 0)
     return LogName(path, Source(rank, rank // world.process_count_per_node), attempt)
 

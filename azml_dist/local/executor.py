@@ -28,7 +28,7 @@ from azml_dist.runs import new_name, own_variables
 Launcher = Literal["torchrun", "direct"]
 
 HOST = "127.0.0.1"
-HERE = ("PyTorch", None)
+HERE = ("PyTorch", "TensorFlow", None)
 """The distributions that this version runs here; None is a plain single process."""
 
 
@@ -108,7 +108,12 @@ class Local:
         if plan.world.distribution not in HERE:
             raise LaunchError(
                 f"{plan.world.distribution} jobs do not run here yet; they can be planned",
-                hint="PyTorch and single-process jobs run here",
+                hint="PyTorch, TensorFlow and single-process jobs run here",
+            )
+        if plan.world.distribution == "TensorFlow" and "TF_CONFIG" in os.environ:
+            raise LaunchError(
+                "TF_CONFIG is set in your environment: this shell belongs to some other TensorFlow run",
+                hint="`unset TF_CONFIG`; each task of this run gets its own",
             )
         return plan
 
@@ -171,6 +176,7 @@ class Local:
             ),
             addresses=[HOST] * world.node_count,
             master_port=str(ports.take(AZURE_MASTER_PORT)),
+            task_ports=[ports.take() for _ in plan.processes] if world.distribution == "TensorFlow" else (),
             working_dirs=[str(path / "nodes" / str(node)) for node in range(world.node_count)],
             inputs=staging.link_inputs(job, temp / "inputs"),
             outputs=staging.stage_outputs(job, path / "outputs"),
@@ -245,7 +251,10 @@ def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
     return RunState(
         name=folder.path.name,
         folder=str(folder.path),
-        processes=[ProcessState(p.rank, p.node_rank, p.local_rank, p.log) for p in plan.processes],
+        processes=[
+            ProcessState(p.rank, p.node_rank, p.local_rank, p.log, p.role, p.role in plan.service.serving_roles)
+            for p in plan.processes
+        ],
         world=plan.world._asdict(),
         display_name=plan.job.display_name,
         created_at=time.time(),

@@ -125,7 +125,7 @@ class LocalRun(Run):
         """
         state = self.state()
         reader = Reader(self.folder, [p.log for p in state.processes], ranks)
-        sources = [Source(p.rank, p.node_rank) for p in state.processes]
+        sources = [Source(p.rank, p.node_rank, "ps" if p.serves else "") for p in state.processes]
         labeller = Labeller(sources, colour=colour) if label else Labeller.of_none(sources)
         pauses = _pauses()
         try:

@@ -25,6 +25,9 @@ class ProcessState:
     node_rank: int
     local_rank: int
     log: str
+    role: str = "worker"
+    serves: bool = False
+    """It serves the others and does not end by itself: the run ends it when they are done."""
     exit_code: int | None = None
     signal: int | None = None
     stopped: bool = False

@@ -13,6 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+_FDS_AT_ONCE = 200
+"""Linux takes 253 in one message."""
+
 
 class Supervision:
     """A supervisor that waits for its run. Started early, it imports torch while the job is still being read."""
@@ -47,14 +50,22 @@ class Supervision:
 
 def send(connection: socket.socket, payload: bytes, fds: list[int]) -> None:
     """Send a message and descriptors that the receiver is to have too."""
-    socket.send_fds(connection, [len(payload).to_bytes(8, "little")], fds)
+    header = len(payload).to_bytes(8, "little") + len(fds).to_bytes(8, "little")
+    socket.send_fds(connection, [header], fds[:_FDS_AT_ONCE])
+    for start in range(_FDS_AT_ONCE, len(fds), _FDS_AT_ONCE):
+        socket.send_fds(connection, [b" "], fds[start : start + _FDS_AT_ONCE])
     connection.sendall(payload)
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     """What `send` sent; nothing if the other side is gone."""
-    header, fds, _, _ = socket.recv_fds(connection, 8, 64)
-    size = int.from_bytes(header, "little")
+    header, fds, _, _ = socket.recv_fds(connection, 16, _FDS_AT_ONCE)
+    size, count = (int.from_bytes(part, "little") for part in (header[:8], header[8:]))
+    while len(fds) < count:
+        byte, more, _, _ = socket.recv_fds(connection, 1, _FDS_AT_ONCE)
+        if not byte:
+            return b"", []
+        fds += more
     payload = b""
     while len(payload) < size:
         if not (piece := connection.recv(size - len(payload))):

@@ -109,6 +109,7 @@ class Supervisor:
         self._groups: dict[int, int] = {}
         """Process groups by rank, of the ranks that have started and not ended."""
         self._waiting = {p.rank for p in self._state.processes}
+        self._serving = {p.rank for p in self._state.processes if p.serves}
         self._deadline = time.monotonic() + spec["timeout"] if spec["timeout"] else None
         self._stopping = False
         self._verdict: str | None = None
@@ -187,6 +188,10 @@ class Supervisor:
     # The loop.
 
     def _loop(self) -> None:
+        while self._waiting - self._serving:
+            self._turn()
+        if self._waiting:
+            self._stop()  # what serves the others has nobody left to serve
         while self._waiting:
             self._turn()
         self._drain()
@@ -299,7 +304,7 @@ class Supervisor:
         if self._verdict:
             run.status = self._verdict
             return
-        failed = [p for p in run.processes if p.exit_code != 0]
+        failed = [p for p in run.processes if p.exit_code != 0 and not (p.serves and p.stopped)]
         if not failed:
             run.status, run.exit_code = state.COMPLETED, 0
             return
