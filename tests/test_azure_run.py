@@ -352,6 +352,24 @@ def test_further_attempts_are_shown_as_such(emulator: Emulator, run: AzureRun) -
     assert list(run.logs(rank=0)) == ["began", "-- attempt 2 --", "began again"]
 
 
+def test_a_run_whose_nodes_were_taken_away_is_followed_over_both_attempts(emulator: Emulator, azure: AzureML) -> None:
+    command = "echo began; [ -e ${{outputs.kept}}/$RANK ] && exit; touch ${{outputs.kept}}/$RANK; sleep 600"
+    run = azure.submit(job(command=command, outputs={"kept": Output()}, distribution=PyTorch(process_count_per_node=2)))
+    there = emulator.start(run.name)
+    await_(lambda: {log(0), log(1)} <= set(there.job.log_names()))
+
+    followed: list[str] = []
+    for line in run.logs(follow=True):
+        followed.append(line)
+        if len(followed) == 2:
+            there.preempt()
+
+    for rank in (0, 1):
+        mine = [line.partition("] ")[2] for line in followed if f"rank{rank}]" in line]
+        assert mine == ["began", "-- attempt 2 --", "began"]
+    assert run.status == "Completed"
+
+
 def test_a_log_of_many_pieces_and_its_tail(emulator: Emulator, run: AzureRun) -> None:
     here = emulator.job(run.name)
     text = "".join(f"{i:09d}\n" for i in range(PIECE // 10 + 1000))

@@ -285,6 +285,78 @@ def test_a_timeout_cancels(emulator: Emulator, jobs: Any) -> None:
     assert emulator.run("one", timeout=30).job.status == "Canceled"
 
 
+def test_mpi_processes_know_their_world_from_open_mpis_variables(emulator: Emulator, jobs: Any) -> None:
+    from azure.ai.ml import MpiDistribution
+
+    several = job(
+        nodes=2, command='echo "${!OMPI_COMM_WORLD_@}"; echo $OMPI_COMM_WORLD_RANK ${RANK-} $AZ_BATCH_HOST_LIST'
+    )
+    several.distribution = MpiDistribution(process_count_per_instance=2)
+    jobs.create_or_update(several)
+
+    ran = emulator.run("one").job
+
+    names, values = ran.log("user_logs/std_log_process_3.txt").splitlines()
+    assert names.split() == [
+        f"OMPI_COMM_WORLD_{name}" for name in ("LOCAL_RANK", "LOCAL_SIZE", "NODE_RANK", "RANK", "SIZE")
+    ]
+    assert values == "3 127.0.0.1,127.0.0.1"
+
+
+def test_a_job_is_done_with_its_workers_though_parameter_servers_never_end(emulator: Emulator, jobs: Any) -> None:
+    from azure.ai.ml import TensorFlowDistribution
+
+    script = """case $TF_CONFIG in *'"type":"ps"'*) echo serving; sleep 600;; esac; echo done"""
+    tasks = job(nodes=2, command=script)
+    tasks.distribution = TensorFlowDistribution(worker_count=2, parameter_server_count=1)
+    jobs.create_or_update(tasks)
+
+    run = emulator.run("one", timeout=30)
+
+    assert (run.job.status, run.failed_rank) == ("Completed", None)
+    assert (run.exit_codes[0], run.exit_codes[1], run.exit_codes[2]) == (0, 0, -9)
+    names = [f"user_logs/std_log_node_{task}.txt" for task in ("00_ps", "00_worker", "01_worker")]
+    assert [name for name in run.job.log_names() if name.startswith("user_logs")] == names
+    assert run.job.log(names[2]) == "done\n"
+
+
+def test_a_parameter_server_that_fails_fails_the_job(emulator: Emulator, jobs: Any) -> None:
+    from azure.ai.ml import TensorFlowDistribution
+
+    tasks = job(command="""case $TF_CONFIG in *'"type":"ps"'*) exit 3;; esac; sleep 600""")
+    tasks.distribution = TensorFlowDistribution(worker_count=1, parameter_server_count=1)
+    jobs.create_or_update(tasks)
+
+    run = emulator.run("one", timeout=30)
+
+    assert (run.job.status, run.failed_rank) == ("Failed", 1)
+
+
+def test_a_job_whose_nodes_are_taken_away_starts_again(emulator: Emulator, jobs: Any, tmp_path: Path) -> None:
+    """Under its name, in fresh working directories, with what is in its outputs, and with logs of their own."""
+    from azure.ai.ml import Output
+
+    kept = "${{outputs.kept}}"
+    again = f"echo again with $(ls {kept}) and $(ls); exit 0"
+    command = f"[ -e {kept}/$RANK ] && {{ {again}; }}; touch {kept}/$RANK lost; echo first; sleep 600"
+    jobs.create_or_update(job(processes=2, command=command, outputs={"kept": Output(type="uri_folder")}))
+    run = emulator.start("one")
+    first = [f"user_logs/std_log_process_{rank}.txt" for rank in (0, 1)]
+    deadline = time.monotonic() + 30
+    while not set(first) <= set(run.job.log_names()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    run.preempt()
+
+    assert run.wait(timeout=30) == "Completed"
+    assert (run.attempt, run.exit_codes) == (1, {0: 0, 1: 0})
+    assert [run.job.log(log) for log in first] == ["first\n"] * 2
+    for rank in (0, 1):
+        assert run.job.log(f"user_logs/retry_001/std_log_process_{rank}.txt") == "again with 0 1 and logs outputs\n"
+    assert [status for status, _ in run.job.past].count("Running") == 2
+
+
 def test_what_cannot_be_run_fails_and_says_so(emulator: Emulator, jobs: Any) -> None:
     jobs.create_or_update(job(nodes=2))
 

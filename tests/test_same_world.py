@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,78 +11,150 @@ from emulator import Emulator
 from emulator.fixtures import SDK_WARNINGS
 from submitting import job, workspace_of
 
-from azml_dist import AzureML, Job, Local, PyTorch
-from azml_dist.local.executor import Launcher
+from azml_dist import AzureML, Job, Local, Mpi, Output, PyTorch, Ray, TensorFlow
+from azml_dist.local.executor import HERE, Launcher
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
+LAUNCH = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"),
+    *(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "NODE_RANK")),
+    *("AZ_BATCH_MASTER_NODE", "AZ_BATCH_HOST_LIST", "AZ_BATCHAI_MPI_MASTER_NODE", "TF_CONFIG", "RAY_ADDRESS"),
+)
+"""Variables that tell a process its place: those of the plan have its values, the others are not there at all."""
 SAID = (
-    *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "AZUREML_NODE_COUNT", "AZUREML_CR_NODE_RANK"),
-    *("AZUREML_PROCESS_NAME", "AZUREML_PARAMETER_lr", "MINE"),
+    *LAUNCH,
+    *("AZUREML_NODE_COUNT", "AZUREML_CR_NODE_RANK", "AZUREML_PROCESS_NAME", "AZUREML_PARAMETER_lr", "MINE"),
 )
 """Variables whose values the law is about; what else a plan sets are ids, addresses and paths of the place."""
-UNSAID = ("LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK")
+UNSAID = (
+    *("LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "OMP_NUM_THREADS"),
+)
+"""What a launcher sets, and Azure ML does not."""
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "a single process": {},
+    **{
+        f"{name} {nodes}x{processes}": {"node_count": nodes, "distribution": kind(process_count_per_node=processes)}
+        for name, kind in (("pytorch", PyTorch), ("mpi", Mpi))
+        for nodes in (1, 2)
+        for processes in (1, 2)
+    },
+    "mpi without a count": {"node_count": 2, "distribution": Mpi()},
+    # A worker on each node, and one parameter server at most.
+    **{
+        f"tensorflow on {nodes} with {servers} ps": {
+            "node_count": nodes,
+            "distribution": TensorFlow(parameter_server_count=servers),
+        }
+        for nodes, servers in ((1, 0), (2, 0), (1, 1), (2, 1), (2, 2))
+    },
+    **{f"ray on {nodes}": {"node_count": nodes, "distribution": Ray()} for nodes in (1, 2)},
+}
+
+PRINT = "echo lr is ${{inputs.lr}}; env"
+REST: dict[str, Any] = {
+    "command": PRINT,
+    "inputs": {"lr": 1e-5},
+    "environment_variables": {"MINE": "a b"},
+}
 
 Seen = dict[str, dict[str, str]]
 """The environment of each process, by the name of its log."""
 
 
-@pytest.mark.parametrize("launcher", ["direct", "torchrun"])
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_every_process_sees_the_planned_world(
+    emulator: Emulator, azure_sdk: None, tmp_path: Path, world: dict[str, Any]
+) -> None:
+    one = together(job(**world, **REST))
+    legs = [seen_there(one, emulator)]
+    if one.plan().world.distribution in HERE:
+        legs.append(seen_here(one, tmp_path))
+
+    check(one, *legs)
+
+
 @pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_pytorch(
-    emulator: Emulator, azure_sdk: None, tmp_path: Path, nodes: int, processes: int, launcher: Launcher
+def test_torchrun_adds_nothing_to_it(tmp_path: Path, nodes: int, processes: int) -> None:
+    pytest.importorskip("torch")
+    one = job(node_count=nodes, distribution=PyTorch(process_count_per_node=processes), **REST)
+
+    check(one, seen_here(one, tmp_path, launcher="torchrun"))
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_torchrun_in_the_command_makes_the_same_world(
+    emulator: Emulator, azure_sdk: None, tmp_path: Path, nodes: int, processes: int
 ) -> None:
-    if launcher == "torchrun":
-        pytest.importorskip("torch")
-    world: dict[str, Any] = {"node_count": nodes, "distribution": PyTorch(process_count_per_node=processes)}
+    """Launched once a node, as by those who bring a launcher of their own."""
+    pytest.importorskip("torch")
+    inner = f"""
+        torchrun --nnodes $AZUREML_NODE_COUNT --node_rank $NODE_RANK --nproc_per_node {processes} \
+            --master_addr $MASTER_ADDR --master_port $MASTER_PORT --no-python bash -c \
+            'echo inner $RANK of $WORLD_SIZE, $LOCAL_RANK of $LOCAL_WORLD_SIZE on $GROUP_RANK' 2>&1 | grep ^inner
+        """
+    one = job(node_count=nodes, distribution=PyTorch(), **{**REST, "command": f"{PRINT}; {inner}"})
+    there, here = seen_there(one, emulator), seen_here(one, tmp_path)
 
-    check(emulator, tmp_path, job(**world, **REST), launcher)
+    check(one, there, here)
+
+    for seen in (there, here):
+        for node, env in enumerate(seen[log] for log in sorted(seen)):
+            expected = [
+                f"inner {node * processes + local} of {nodes * processes}, {local} of {processes} on {node}"
+                for local in range(processes)
+            ]
+            assert sorted(env["inner"].splitlines()) == expected
 
 
-def test_a_single_process(emulator: Emulator, azure_sdk: None, tmp_path: Path) -> None:
-    check(emulator, tmp_path, job(**REST), None)
+def together(one: Job) -> Job:
+    """The job, of which no process ends before all have written: a parameter server is stopped with the last worker."""
+    up, all_of_them = "${{outputs.up}}", one.plan().world.world_size
+    wait = f"mktemp -q -p {up} > /dev/null; until [ $(ls {up} | wc -l) = {all_of_them} ]; do sleep 0.02; done"
+    return one.with_(command=f"{one.command}; {wait}", outputs={"up": Output()})
 
 
-REST: dict[str, Any] = {
-    "command": "env; echo lr is ${{inputs.lr}}",
-    "inputs": {"lr": 1e-5},
-    "environment_variables": {"MINE": "a b"},
-}
-
-
-def check(emulator: Emulator, root: Path, one: Job, launcher: Launcher | None) -> None:
+def check(one: Job, *legs: Seen) -> None:
     planned = {process.log: process.env for process in one.plan().processes}
-
-    here, there = seen_here(one, root, launcher), seen_there(one, emulator)
-
-    assert said(planned) == said(here) == said(there)
-    for seen in (here, there):
+    for seen in legs:
+        assert said(planned) == said(seen)
         for log, env in seen.items():
             assert planned[log].keys() - env.keys() == set()
             assert env["printed"] == "lr is 1e-05"
-            assert not env.keys() & set(UNSAID)
+            assert not env.keys() & {*UNSAID, *LAUNCH} - planned[log].keys()
 
 
-def seen_here(one: Job, root: Path, launcher: Launcher | None) -> Seen:
+def seen_here(one: Job, root: Path, launcher: Launcher | None = None) -> Seen:
     run = Local(root=root, launcher=launcher).submit(one)
-    run.wait(timeout=60)
-    logs = (run.folder / "user_logs").iterdir()
+    run.wait(timeout=120)
+    logs = (run.folder / "user_logs").glob("std_log*")
     return {f"user_logs/{log.name}": environment_in(log.read_text()) for log in logs}
 
 
 def seen_there(one: Job, emulator: Emulator) -> Seen:
     emulator.assets.add_environment("torch")
     run = AzureML(workspace_of(emulator)).submit(one)
-    ran = emulator.run(run.name)
-    assert ran.job.status == "Completed"
-    return {log: environment_in(ran.job.log(log)) for log in ran.job.log_names() if log.startswith("user_logs/")}
+    ran = emulator.run(run.name, timeout=120)
+    assert ran.job.status == "Completed", ran.job.error
+    logs = [log for log in ran.job.log_names() if log.startswith("user_logs/std_log")]
+    return {log: environment_in(ran.job.log(log)) for log in logs}
 
 
 def environment_in(text: str) -> dict[str, str]:
-    *lines, printed = text.splitlines()
-    return {**dict(line.split("=", 1) for line in lines if "=" in line), "printed": printed}
+    printed, *lines = text.splitlines()
+    inner = "\n".join(line for line in lines if line.startswith("inner "))
+    return {**dict(line.split("=", 1) for line in lines if "=" in line), "printed": printed, "inner": inner}
 
 
 def said(seen: Seen) -> Seen:
-    return {log: {name: env[name] for name in SAID if name in env} for log, env in seen.items()}
+    return {log: {name: shape(env[name]) for name in SAID if name in env} for log, env in seen.items()}
+
+
+def shape(value: str) -> str:
+    """A value without the addresses and ports in it, which belong to the place."""
+    hosts = re.sub(r"<address of node \d+>|\d+(\.\d+){3}", "host", value)
+    return re.sub(r"host:\d+", "host:port", hosts)

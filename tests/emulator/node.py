@@ -14,13 +14,14 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from .assets import AssetRoutes
 from .jobs import Job
 from .places import Places
 from .wire import Refusal
-from .world import Meeting, NotEmulatedError, Process, literals, processes, render, seconds
+from .world import Meeting, NotEmulatedError, Process, literals, node_count, processes, render, seconds
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV")
 """What processes get of this machine's environment, with this Python first: an image's stand-in."""
@@ -29,19 +30,22 @@ _GRACE = 2.0
 
 
 class JobRun:
-    """One execution of a job, in a thread of its own. `exit_codes` holds what each rank ended with."""
+    """One execution of a job, in a thread of its own. `exit_codes` holds what each rank ended with, at last."""
 
     def __init__(self, job: Job, assets: AssetRoutes, *, env: Mapping[str, str] | None = None) -> None:
         self.job = job
         self.exit_codes: dict[int, int] = {}
         self.failed_rank: int | None = None
         """The rank that failed first, by itself."""
+        self.attempt = 0
+        """How often the job was started again on other nodes."""
         self._assets = assets
         self._extra = dict(env or {})
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._pumps: list[threading.Thread] = []
         self._ended: queue.Queue[tuple[int, int] | None] = queue.Queue()
         self._cancelled = threading.Event()
+        self._preempted = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"run of {job.name}", daemon=True)
         job.on_cancel = self.cancel
 
@@ -62,17 +66,24 @@ class JobRun:
         self._cancelled.set()
         self._ended.put(None)
 
+    def preempt(self) -> None:
+        """Take the nodes away, as from a low-priority cluster: the job starts again on others, and keeps its name.
+
+        Their working directories are lost; named outputs are mounts, and stay.
+        """
+        self._preempted.set()
+        self._ended.put(None)
+
     def _run(self) -> None:
         with tempfile.TemporaryDirectory(prefix="emulated-job-", ignore_cleanup_errors=True) as root:
             try:
-                self.job.advance("Preparing")
                 places = Places(Path(root).resolve(), self.job, self._assets)
-                world = self._prepare(places)
-                if not self._cancelled.is_set():
-                    self.job.advance("Running")
-                    self._start(world, places)
-                    self._supervise(seconds((self.job.body.get("limits") or {}).get("timeout")))
-                    self._finish(world, places)
+                world = self._once(places)
+                while self._preempted.is_set() and not self._cancelled.is_set():
+                    self._begin_again(places)
+                    world = self._once(places)
+                if self._running:
+                    self._finish(places)
                 self._settle(world)
             except (NotEmulatedError, Refusal) as error:
                 self.job.fail(f"Execution failed. The emulator cannot run this job: {error}")
@@ -81,13 +92,41 @@ class JobRun:
             finally:
                 self._kill(signal.SIGKILL)
 
+    def _once(self, places: Places) -> list[Process]:
+        """One attempt, to the end of its processes."""
+        self.job.advance("Preparing")
+        world = self._prepare(places)
+        if not self._cancelled.is_set():
+            self.job.advance("Running")
+            self._start(world, places)
+            self._supervise(world, seconds((self.job.body.get("limits") or {}).get("timeout")))
+        return world
+
+    def _begin_again(self, places: Places) -> None:
+        self._preempted.clear()
+        self.attempt += 1
+        self._join_pumps()
+        self.job.advance("Queued")
+        self.exit_codes.clear()
+        self._running.clear()
+        places.lose_nodes()
+
     def _prepare(self, places: Places) -> list[Process]:
-        world = processes(self.job.body, Meeting(port=_free_port()))
-        places.stage_code(len({process.node for process in world}))
-        self._inputs = places.stage_inputs()
-        self._outputs = places.make_outputs()
+        nodes = node_count(self.job.body)
+        here = Meeting(("127.0.0.1",) * nodes, _free_port(), task_port=lambda node, nth: _free_port())
+        world = processes(self.job.body, here)
+        if self.attempt == 0:
+            self._inputs = places.stage_inputs()
+            self._outputs = places.make_outputs()
+        else:
+            world = [replace(process, log=self._log_of_the_attempt(process.log)) for process in world]
+        places.stage_code(nodes)
         self._command = render(self.job.body["command"], self._inputs, self._outputs)
         return world
+
+    def _log_of_the_attempt(self, log: str) -> str:
+        folder, _, name = log.rpartition("/")
+        return f"{folder}/retry_{self.attempt:03d}/{name}"
 
     def _start(self, world: list[Process], places: Places) -> None:
         self.job.write_log("system_logs/lifecycler/execution-wrapper.log", f"starting {len(world)} processes\n")
@@ -95,7 +134,7 @@ class JobRun:
             child = subprocess.Popen(
                 ["bash", "-c", self._command],
                 cwd=places.working_dir(process.node),
-                env=self._environment(process, len({one.node for one in world}), places),
+                env=self._environment(process, places),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -116,9 +155,11 @@ class JobRun:
                 self.job.write_log(process.log, chunk)
         watcher.join()
 
-    def _supervise(self, limit: float | None) -> None:
+    def _supervise(self, world: list[Process], limit: float | None) -> None:
         """Until every process has ended; the first that fails takes the others with it."""
         deadline = None if limit is None else time.monotonic() + limit
+        awaited = {process.rank for process in world if process.ends}
+        stopping = False
         while len(self.exit_codes) < len(self._running):
             try:
                 event = self._ended.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -127,13 +168,15 @@ class JobRun:
                 self._cancelled.set()
                 event, deadline = None, None
             if event is None:
-                self._terminate()
+                stopping = True
+                self._terminate() if self._cancelled.is_set() else self._kill(signal.SIGKILL)
                 continue
             rank, code = event
             self.exit_codes[rank] = code
-            if code != 0 and self.failed_rank is None and not self._cancelled.is_set():
-                self.failed_rank = rank
-                self._kill(signal.SIGKILL)
+            if not stopping and (code != 0 or awaited <= self.exit_codes.keys()):
+                self.failed_rank = rank if code != 0 else None
+                stopping = True
+                self._kill(signal.SIGKILL)  # parameter servers, too, which are left when all workers are done
 
     def _terminate(self) -> None:
         self._kill(signal.SIGTERM)
@@ -147,13 +190,17 @@ class JobRun:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, number)
 
-    def _finish(self, world: list[Process], places: Places) -> None:
+    def _finish(self, places: Places) -> None:
         if not self._cancelled.is_set():
             self.job.advance("Finalizing")
         self._kill(signal.SIGKILL)  # what the processes left in the background
+        self._join_pumps()
+        places.upload_outputs(node_count(self.job.body))
+
+    def _join_pumps(self) -> None:
         for pump in self._pumps:
             pump.join(timeout=10)
-        places.upload_outputs(len({process.node for process in world}))
+        self._pumps.clear()
 
     def _settle(self, world: list[Process]) -> None:
         if self._cancelled.is_set():
@@ -168,13 +215,14 @@ class JobRun:
                 f"Please check log file '{log}' for error details. Error: {tail}"
             )
 
-    def _environment(self, process: Process, nodes: int, places: Places) -> dict[str, str]:
+    def _environment(self, process: Process, places: Places) -> dict[str, str]:
         """All variables of one process; what the runtime sets is stronger than what the job asks for."""
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         asked = {name: str(value) for name, value in (self.job.body.get("environmentVariables") or {}).items()}
         values = literals(self.job.body)
         inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
-        env = {**inherited, **self._extra, **asked, **self._ids(), "AZUREML_NODE_COUNT": str(nodes)}
+        nodes = str(node_count(self.job.body))
+        env = {**inherited, **self._extra, **asked, **self._ids(), "AZUREML_NODE_COUNT": nodes}
         for name, value in self._inputs.items():
             if name in values:
                 env[f"AZUREML_PARAMETER_{name}"] = value

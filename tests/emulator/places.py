@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class Places:
                 (folder / special).mkdir(parents=True)
             if uri:
                 self._download(uri, folder)
+
+    def lose_nodes(self) -> None:
+        """The nodes are gone, with all that was on them."""
+        for folder in self.root.glob("node_*"):
+            shutil.rmtree(folder)
 
     def stage_inputs(self) -> dict[str, str]:
         """What each input is in the command: its value, or a path."""

@@ -5,6 +5,7 @@ Written from Azure's documentation, without a look at any other implementation, 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,24 +28,38 @@ class Process:
     log: str
     """Path of its log among the job's files."""
     env: Mapping[str, str]
+    ends: bool = True
+    """Whether the job waits for it; a parameter server never ends by itself."""
+
+
+def _as_the_service(node: int, nth: int) -> int:
+    return 2222 + nth
 
 
 @dataclass(frozen=True)
 class Meeting:
     """Where the processes of a job meet."""
 
-    address: str = "127.0.0.1"
+    addresses: tuple[str, ...]
+    """Of each node."""
     port: int = 6105
+    """Of processes that meet at one place on node 0."""
+    task_port: Callable[[int, int], int] = _as_the_service
+    """Of the nth TensorFlow task on a node. On one machine each needs another one."""
+
+
+def node_count(body: Json) -> int:
+    """How many machines a job has; `body` is the `properties` of the wire body."""
+    return int((body.get("resources") or {}).get("instanceCount") or 1)
 
 
 def processes(body: Json, meeting: Meeting) -> list[Process]:
-    """The processes of a job, by rank; `body` is the `properties` of the wire body."""
+    """The processes of a job, by rank."""
     distribution = body.get("distribution") or {}
     kind = distribution.get("distributionType", "")
-    nodes = int((body.get("resources") or {}).get("instanceCount") or 1)
     if kind not in _LAUNCHES:
         raise NotEmulatedError(f"distribution {kind}")
-    return _LAUNCHES[kind](distribution, nodes, meeting)
+    return _LAUNCHES[kind](distribution, node_count(body), meeting)
 
 
 def _single(distribution: Json, nodes: int, meeting: Meeting) -> list[Process]:
@@ -55,32 +70,102 @@ def _single(distribution: Json, nodes: int, meeting: Meeting) -> list[Process]:
 
 
 def _pytorch(distribution: Json, nodes: int, meeting: Meeting) -> list[Process]:
+    def launched(rank: int, node: int, local: int, world: int, per_node: int) -> dict[str, str]:
+        return {
+            "MASTER_ADDR": meeting.addresses[0],
+            "MASTER_PORT": str(meeting.port),
+            "WORLD_SIZE": str(world),
+            "NODE_RANK": str(node),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(local),
+        }
+
+    return _ranks(distribution, nodes, launched)
+
+
+def _mpi(distribution: Json, nodes: int, meeting: Meeting) -> list[Process]:
+    """What Open MPI's launcher sets, and what the service sets before it. No launcher: there is no MPI between them."""
+    if nodes == 1:
+        meeting_place = {"AZ_BATCHAI_MPI_MASTER_NODE": meeting.addresses[0]}
+    else:
+        meeting_place = {
+            "AZ_BATCH_MASTER_NODE": f"{meeting.addresses[0]}:{meeting.port}",
+            "AZ_BATCH_HOST_LIST": ",".join(meeting.addresses),
+        }
+
+    def launched(rank: int, node: int, local: int, world: int, per_node: int) -> dict[str, str]:
+        return {
+            "OMPI_COMM_WORLD_RANK": str(rank),
+            "OMPI_COMM_WORLD_SIZE": str(world),
+            "OMPI_COMM_WORLD_LOCAL_RANK": str(local),
+            "OMPI_COMM_WORLD_LOCAL_SIZE": str(per_node),
+            "OMPI_COMM_WORLD_NODE_RANK": str(local),  # among the processes of a node: not which node
+            "NCCL_SOCKET_IFNAME": "^docker0,lo",  # DeepSpeed's helper for Azure fails where it is not set
+            **meeting_place,
+        }
+
+    return _ranks(distribution, nodes, launched)
+
+
+def _ranks(
+    distribution: Json, nodes: int, launched: Callable[[int, int, int, int, int], dict[str, str]]
+) -> list[Process]:
+    """The same number of processes on every node, in blocks of ranks."""
     per_node = int(distribution.get("processCountPerInstance") or 1)  # one even where a node has eight GPUs
     world = nodes * per_node
     width = len(str(world - 1))
-    return [
-        Process(
-            rank // per_node,
-            rank % per_node,
-            rank,
-            f"user_logs/std_log_process_{rank:0{width}d}.txt",
-            {
-                "MASTER_ADDR": meeting.address,
-                "MASTER_PORT": str(meeting.port),
-                "WORLD_SIZE": str(world),
-                "NODE_RANK": str(rank // per_node),
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank % per_node),
-                "AZUREML_CR_NODE_RANK": str(rank // per_node),
-                "AZUREML_PROCESS_NAME": f"rank_{rank}",
-            },
-        )
-        for rank in range(world)
-    ]
+    found = []
+    for rank in range(world):
+        node, local = divmod(rank, per_node)
+        named = {"AZUREML_CR_NODE_RANK": str(node), "AZUREML_PROCESS_NAME": f"rank_{rank}"}
+        env = named | launched(rank, node, local, world, per_node)
+        found.append(Process(node, local, rank, f"user_logs/std_log_process_{rank:0{width}d}.txt", env))
+    return found
 
 
-_LAUNCHES: dict[str, Callable[[Json, int, Meeting], list[Process]]] = {"": _single, "PyTorch": _pytorch}
-"""By distribution type as the wire has it; Mpi and TensorFlow would go here."""
+def _tensorflow(distribution: Json, nodes: int, meeting: Meeting) -> list[Process]:
+    """A worker on each node; parameter servers share the first nodes with them, and come first there."""
+    workers = int(distribution.get("workerCount") or nodes)
+    servers = int(distribution.get("parameterServerCount") or 0)
+    if workers != nodes:
+        raise NotEmulatedError(f"{workers} workers on {nodes} nodes: the numbers must be the same")
+    if servers > nodes:
+        raise NotEmulatedError(f"{servers} parameter servers on {nodes} nodes: a node takes one at most")
+    tasks = {
+        "ps": [meeting.task_port(node, 0) for node in range(servers)],
+        "worker": [meeting.task_port(node, 1 if node < servers else 0) for node in range(workers)],
+    }
+    cluster = {
+        kind: [f"{meeting.addresses[node]}:{port}" for node, port in enumerate(ports)]
+        for kind, ports in tasks.items()
+        if ports
+    }
+    found: list[Process] = []
+    for kind in ("worker", "ps"):
+        for node in range(len(tasks[kind])):
+            config = {"cluster": cluster, "task": {"type": kind, "index": node}, "environment": "cloud"}
+            env = {"TF_CONFIG": json.dumps(config, separators=(",", ":")), "AZUREML_CR_NODE_RANK": str(node)}
+            log = f"user_logs/std_log_node_{node:02d}_{kind}.txt"
+            local = int(kind == "worker" and node < servers)
+            found.append(Process(node, local, len(found), log, env, ends=kind == "worker"))
+    return found
+
+
+def _ray(distribution: Json, nodes: int, meeting: Meeting) -> list[Process]:
+    """The command on the head alone, told where the cluster is; no cluster is started here."""
+    address = distribution.get("address") or f"{meeting.addresses[0]}:{distribution.get('port') or 6379}"
+    env = {"AZUREML_PROCESS_NAME": "main", "AZUREML_CR_NODE_RANK": "0", "RAY_ADDRESS": address}
+    return [Process(0, 0, 0, "user_logs/std_log.txt", env)]
+
+
+_LAUNCHES: dict[str, Callable[[Json, int, Meeting], list[Process]]] = {
+    "": _single,
+    "PyTorch": _pytorch,
+    "Mpi": _mpi,
+    "TensorFlow": _tensorflow,
+    "Ray": _ray,
+}
+"""By distribution type as the wire has it."""
 
 
 def literals(body: Json) -> dict[str, str]:
