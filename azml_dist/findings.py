@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from azml_dist import shell
 from azml_dist.errors import Problem
+from azml_dist.rules import torn_values
 from azml_dist.snapshot import Snapshot
+from azml_dist.values import ComponentCommand, ExistingCommand
 from azml_dist.vmsizes import VmSize, vm_size
 
 if TYPE_CHECKING:
@@ -98,6 +100,10 @@ def _processes_for(job: Job, size: VmSize) -> int:
 
 
 def _of_the_job(job: Job) -> Iterator[Problem]:
+    if isinstance(job.command, ExistingCommand):
+        yield from torn_values(job)
+    if isinstance(job.command, ExistingCommand) and not isinstance(job.command, ComponentCommand):
+        yield from _optional_parts(job)
     kind = type(job.distribution).__name__
     if job.environment is None:
         yield Problem(
@@ -135,6 +141,15 @@ def _of_the_job(job: Job) -> Iterator[Problem]:
             "azure-ai-ml drops `max_instance_count` where `docker_args` is a list",
             "write `docker_args` as one text",
             "docker_args",
+        )
+
+
+def _optional_parts(job: Job) -> Iterator[Problem]:
+    if "$[[" in job.command:
+        yield Problem(
+            "`$[[ ]]` belongs to components; that Azure ML leaves it out of a plain job too is inferred",
+            "write the argument without `$[[ ]]`, or leave it out",
+            "command",
         )
 
 

@@ -6,6 +6,7 @@ docstring names another source.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from os import PathLike
 from shlex import quote
@@ -16,6 +17,7 @@ from typing_extensions import Self
 
 from azml_dist.errors import JobError, Problem
 from azml_dist.model import Model
+from azml_dist.parameter import Parameter
 from azml_dist.parts import AnyDistribution, AnyEnvironment, AnyService, InputOrValue
 from azml_dist.parts import Build as Build
 from azml_dist.parts import Environment as Environment
@@ -33,8 +35,10 @@ from azml_dist.parts import TensorFlow as TensorFlow
 from azml_dist.parts import VsCode as VsCode
 from azml_dist.values import (
     CodePath,
+    ComponentCommand,
     Compute,
     Count,
+    CountOrExpression,
     ExperimentName,
     JobName,
     PortName,
@@ -55,6 +59,13 @@ if TYPE_CHECKING:
     from azml_dist.plan import LaunchPlan
 
 
+_OPTIONAL = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
+_INPUT = re.compile(r"\$\{\{\s*inputs\.(\w+)\s*\}\}")
+
+OPEN_INPUT = "<input {name}>"
+"""Stands for the value of an input that is still to be given."""
+
+
 class Job(Model):
     """One command, run once in each of `node_count` x `process_count_per_node` processes."""
 
@@ -63,7 +74,7 @@ class Job(Model):
     code: CodePath | None = None
     """The folder that every node gets a copy of, to start the command in; an empty one where it is not given."""
     inputs: Annotated[Mapping[PortName, InputOrValue], frozen] = Field(default_factory=dict, validate_default=True)
-    """Literal values, and data as `Input(path=…)`."""
+    """Literal values, and data as `Input(path=…)`; a component's have a `Parameter` until they are given."""
     outputs: Annotated[Mapping[PortName, Output], frozen] = Field(default_factory=dict, validate_default=True)
     """What the job writes and Azure ML keeps, by name."""
     environment: AnyEnvironment | None = None
@@ -72,7 +83,7 @@ class Job(Model):
     """The name of a compute cluster; serverless compute where it is not given."""
     instance_type: Text | None = None
     """The VM size of serverless compute, or the instance type of a Kubernetes cluster."""
-    node_count: Annotated[Count, also("node_count", "instance_count")] = 1
+    node_count: Annotated[CountOrExpression, also("node_count", "instance_count")] = 1
     """How many machines."""
     distribution: AnyDistribution | None = None
     """How Azure ML starts the processes: `PyTorch`, `Mpi`, `TensorFlow` or `Ray`; one process where it is not given."""
@@ -159,13 +170,37 @@ class Job(Model):
         """The code folder on this machine; None where there is none, or the code is an asset in Azure."""
         return self.code if self.code and not is_remote(self.code) else None
 
+    @property
+    def sent_command(self) -> str:
+        """The command as it goes to Azure ML: a component's without the `$[[ ]]` that its pipeline would resolve."""
+        command = self.shell_command
+        return self.without_optional_parts(command) if isinstance(self.command, ComponentCommand) else command
+
+    def without_optional_parts(self, command: str) -> str:
+        """The command with each `$[[ ... ]]` replaced by its content, or by nothing if an input in it has no value."""
+        return _OPTIONAL.sub(lambda part: part[1] if all(map(self._has, _INPUT.findall(part[1]))) else "", command)
+
+    @property
+    def open_inputs(self) -> list[str]:
+        """The inputs that need a value before a run."""
+        return [name for name, value in self.inputs.items() if isinstance(value, Parameter) and value.is_open]
+
+    def is_left_out(self, name: str) -> bool:
+        """Whether an input is optional, and has no value."""
+        value = self.inputs[name]
+        return isinstance(value, Parameter) and value.default is None and value.optional
+
     def is_data(self, name: str) -> bool:
         """Whether an input is data, not a literal value."""
-        return isinstance(self.inputs[name], Input)
+        value = self.inputs[name]
+        return isinstance(value, Input) or (isinstance(value, Parameter) and value.is_data)
 
     def literal(self, name: str) -> str:
         """The text that replaces a literal input in the command, as azure-ai-ml sends it: `True`, `1e-05`."""
-        return str(self.inputs[name])
+        value = self.inputs[name]
+        if not isinstance(value, Parameter):
+            return str(value)
+        return OPEN_INPUT.format(name=name) if value.default is None else value.default_text
 
     def data_type(self, name: str) -> str:
         """The type of a data input, as `uri_folder`."""
@@ -179,6 +214,9 @@ class Job(Model):
         """The path of a data input that is on this machine; None where it is elsewhere."""
         data = self.inputs[name]
         return data.path if isinstance(data, Input) and data.is_local else None
+
+    def _has(self, name: str) -> bool:
+        return name in self.inputs and not self.is_left_out(name)
 
     def _data(self, name: str) -> Input:
         data = self.inputs[name]

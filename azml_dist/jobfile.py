@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from azml_dist.errors import JobError, Problem
 from azml_dist.job import Environment, Job
 from azml_dist.model import nearest_or_all, shown
-from azml_dist.values import is_remote
+from azml_dist.values import ExistingCommand, is_remote
 from azml_dist.yamlfile import Document, read_yaml
 
 M = TypeVar("M")
@@ -78,7 +78,7 @@ def load_job(ref: str | os.PathLike[str]) -> Job:
         return load_python_job(path, name)
     if text.endswith(".py"):
         raise JobError(f"{text}: which job in this file?", hint=f"`{text}:NAME`, where NAME is a variable of the file")
-    return _job_of(read_yaml(text))
+    return job_of(read_yaml(text))
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def lines_of(ref: str | os.PathLike[str]) -> Iterator[None]:
     except JobError as error:
         if ".py:" in os.fspath(ref) or not any(p.where for p in error.problems):
             raise
-        fields = _Fields(read_yaml(os.fspath(ref)), {})
+        fields = Fields(read_yaml(os.fspath(ref)), {})
         _take_all(fields)
         raise JobError.of(map(fields.in_yaml, error.problems)) from error.__cause__
 
@@ -97,19 +97,24 @@ def lines_of(ref: str | os.PathLike[str]) -> Iterator[None]:
 def load_environment(path: str | os.PathLike[str]) -> Environment:
     """The environment in an `az ml` environment YAML, its paths made absolute."""
     document = read_yaml(os.fspath(path), "environment")
-    fields = _Fields(document, {})
+    fields = Fields(document, {})
     data = {k: v for k, v in document.data.items() if k != "$schema"}
     return fields.build(Environment, fields.environment(data, (), Path(document.file).absolute().parent))
 
 
-def _job_of(document: Document) -> Job:
+def job_of(document: Document, folder: Path | None = None) -> Job:
+    """The job, or the component, in a document; its paths are relative to `folder`, or to the document's own."""
+    from azml_dist.component import component_of, is_component
+
+    if is_component(document.data):
+        return component_of(document, folder)
     _check_type(document)
-    fields = _Fields(document, {})
-    return fields.build(Job, _take_all(fields))
+    fields = Fields(document, {})
+    return fields.build(Job, _take_all(fields, folder))
 
 
-def _take_all(fields: _Fields) -> dict[str, Any]:
-    folder = Path(fields.document.file).absolute().parent
+def _take_all(fields: Fields, folder: Path | None = None) -> dict[str, Any]:
+    folder = folder or Path(fields.document.file).absolute().parent
     values: dict[str, Any] = {}
     for key, value in fields.document.data.items():
         if value is None and key not in ("environment",):
@@ -135,7 +140,7 @@ def _check_type(document: Document) -> None:
     raise JobError(message, hint=hint, where=document.where(("type",)))
 
 
-class _Fields:
+class Fields:
     """YAML's fields on their way into a model, with the way back to their lines for what is wrong."""
 
     def __init__(self, document: Document, places: dict[PathOf, PathOf]) -> None:
@@ -154,29 +159,41 @@ class _Fields:
             raise JobError.of(self.problems) from None
         return built
 
+    def part(self, model: type[M], values: dict[str, Any], path: PathOf) -> M | str:
+        """A part of the job, made on its own; what is wrong with it is kept for `build`."""
+        try:
+            return model(**values)
+        except JobError as error:
+            for message, hint, where in error.problems:
+                inside = tuple(where.split(".")) if where else ()
+                self.problem(message, hint, (*path, *inside))
+            return ""
+
     def take(self, key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
         for (group, own), name in YAML_NAME_OF.items():
             if key == group and isinstance(value, dict) and own in value:
-                self._problem(f"unknown field `{own}`", f"in YAML it is `{group}.{name}`", (group, own))
+                self.problem(f"unknown field `{own}`", f"in YAML it is `{group}.{name}`", (group, own))
         if key in GROUPS:
-            self._group(key, value, values)
+            self.group(key, value, values)
         elif key == "queue_settings":
             self.places[("queue",)] = (key,)
             values["queue"] = value
         elif key == "inputs":
-            values[key] = self._mapping(key, value, lambda name, v: self._input(v, (key, name), folder))
+            values[key] = self.mapping(key, value, lambda name, v: self._input(v, (key, name), folder))
         elif key == "outputs":
-            values[key] = self._mapping(key, value, lambda _, v: {} if v is None else v)
+            values[key] = self.mapping(key, value, lambda _, v: {} if v is None else v)
         elif key == "environment":
-            values[key] = self._job_environment(value, folder)
+            values[key] = self.job_environment(value, folder)
         elif key == "code":
             values[key] = absolute(value, folder)
         elif key in _TEXTS:
             values[key] = self.texts(value, (key,))
+        elif key == "command" and isinstance(value, str):
+            values[key] = ExistingCommand(value)
         elif key in SAME_NAME:
             values[key] = value
         elif key not in ("$schema", "type", *READ_ONLY):
-            self._unknown(key, (key,), _all_names())
+            self.unknown(key, (key,), _all_names())
 
     def environment(self, data: dict[str, Any], path: PathOf, folder: Path) -> dict[str, Any]:
         """The fields of an environment; those that only matter to endpoints are refused."""
@@ -184,11 +201,11 @@ class _Fields:
         for key in ("channels", "dependencies"):
             if key in values:
                 hint = "this is a conda file: name it as `conda_file` beside an `image`"
-                self._problem(f"unknown field `{key}`", hint, (*path, key))
+                self.problem(f"unknown field `{key}`", hint, (*path, key))
                 del values[key]
         for key in ("inference_config", "datastore"):
             if key in values:
-                self._problem(f"`{key}` of an environment is not supported by azml_dist", None, (*path, key))
+                self.problem(f"`{key}` of an environment is not supported by azml_dist", None, (*path, key))
                 del values[key]
         for key in READ_ONLY:
             values.pop(key, None)
@@ -212,19 +229,19 @@ class _Fields:
             for name, v in value.items()
         }
 
-    def _group(self, group: str, value: Any, values: dict[str, Any]) -> None:
+    def group(self, group: str, value: Any, values: dict[str, Any]) -> None:
         if not isinstance(value, dict):
-            self._problem(f"{shown(value)} is not a mapping of fields to values", None, (group,))
+            self.problem(f"{shown(value)} is not a mapping of fields to values", None, (group,))
             return
         for key, inner in value.items():
             if key not in GROUPS[group]:
-                self._unknown(key, (group, key), list(GROUPS[group]))
+                self.unknown(key, (group, key), list(GROUPS[group]))
             elif inner is not None:
                 field = GROUPS[group][key]
                 self.places[(field,)] = (group, key)
                 values[field] = inner
 
-    def _mapping(self, key: str, value: Any, each: Callable[[str, Any], Any]) -> Any:
+    def mapping(self, key: str, value: Any, each: Callable[[str, Any], Any]) -> Any:
         return {name: each(name, v) for name, v in value.items()} if isinstance(value, dict) else value
 
     def _input(self, value: Any, path: PathOf, folder: Path) -> Any:
@@ -235,20 +252,20 @@ class _Fields:
         values = dict(value)
         for key in ("path_on_compute", "datastore"):
             if key in values:
-                self._problem(f"`{key}` of an input is not supported by azml_dist", None, (*path, key))
+                self.problem(f"`{key}` of an input is not supported by azml_dist", None, (*path, key))
                 del values[key]
         if isinstance(values.get("path"), str):
             values["path"] = absolute(values["path"], folder)
         return {k: v for k, v in values.items() if v is not None}
 
-    def _job_environment(self, value: Any, folder: Path) -> Any:
+    def job_environment(self, value: Any, folder: Path) -> Any:
         if isinstance(value, dict):
             return self.environment(value, ("environment",), folder)
         if isinstance(value, str) and value.startswith("file:"):
             return self._environment_file(absolute(value, folder))
         if isinstance(value, str) and not value.startswith("azureml:"):
             hint = "`azureml:NAME@latest`, `file:environment.yaml`, or a mapping with `image:`"
-            self._problem(f"{shown(value)} is not a reference to an environment", hint, ("environment",))
+            self.problem(f"{shown(value)} is not a reference to an environment", hint, ("environment",))
             return None
         return value
 
@@ -260,10 +277,10 @@ class _Fields:
             self.problems += [p if p.where else p._replace(where=at) for p in error.problems]
             return None
 
-    def _unknown(self, key: str, path: PathOf, known: Sequence[str]) -> None:
-        self._problem(f"unknown field `{key}`", _meant(key) or nearest_or_all(key, known), path)
+    def unknown(self, key: str, path: PathOf, known: Sequence[str]) -> None:
+        self.problem(f"unknown field `{key}`", _meant(key) or nearest_or_all(key, known), path)
 
-    def _problem(self, message: str, hint: str | None, path: PathOf) -> None:
+    def problem(self, message: str, hint: str | None, path: PathOf) -> None:
         self.problems.append(Problem(message, hint, self.document.where(path)))
 
     def in_yaml(self, problem: Problem) -> Problem:

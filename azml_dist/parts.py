@@ -15,9 +15,11 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
 
 from azml_dist.model import Model, tag_of, wrong
+from azml_dist.parameter import Parameter
 from azml_dist.values import (
     AssetName,
     Count,
+    CountOrExpression,
     LocalPath,
     NotNegative,
     Port,
@@ -40,6 +42,7 @@ AnyCase = BeforeValidator(any_case)
 DataType: TypeAlias = Annotated[
     Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"], AnyCase
 ]
+_PROCESSES = also("process_count_per_node", "process_count_per_instance")
 
 
 class PyTorch(Model):
@@ -47,7 +50,7 @@ class PyTorch(Model):
 
     type: Annotated[Literal["pytorch"], AnyCase] = Field(default="pytorch", repr=False)
     """The kind of distribution."""
-    process_count_per_node: Annotated[Count, also("process_count_per_node", "process_count_per_instance")] = 1
+    process_count_per_node: Annotated[CountOrExpression, _PROCESSES] = 1
     """How many processes each node runs; usually its GPU count."""
 
 
@@ -56,7 +59,7 @@ class Mpi(Model):
 
     type: Annotated[Literal["mpi"], AnyCase] = Field(default="mpi", repr=False)
     """The kind of distribution."""
-    process_count_per_node: Annotated[Count | None, also("process_count_per_node", "process_count_per_instance")] = None
+    process_count_per_node: Annotated[CountOrExpression | None, _PROCESSES] = None
     """How many processes each node runs; usually its GPU count. Azure ML takes 1 where it is not given."""
 
 
@@ -285,9 +288,19 @@ AnyService: TypeAlias = Annotated[
     Discriminator(kind_of(SERVICES)),
     BeforeValidator(one_of(SERVICES, "service")),
 ]
+
+
+def _kind_of_input(value: Any) -> str:
+    if isinstance(value, Parameter):
+        return "<Parameter>"
+    return "<Input>" if isinstance(value, Mapping | Input) else "<value>"
+
+
 InputOrValue: TypeAlias = Annotated[
-    Annotated[Input, Tag(tag_of(Input))] | Annotated[Value, Tag("<value>")],
-    Discriminator(lambda value: "<Input>" if isinstance(value, Mapping | Input) else "<value>"),
+    Annotated[Input, Tag(tag_of(Input))]
+    | Annotated[Parameter, Tag(tag_of(Parameter))]
+    | Annotated[Value, Tag("<value>")],
+    Discriminator(_kind_of_input),
 ]
 AnyEnvironment: TypeAlias = Annotated[
     Annotated[Environment, Tag(tag_of(Environment))] | Annotated[Reference, Tag("<reference>")],

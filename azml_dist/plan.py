@@ -144,7 +144,8 @@ class LaunchPlan:
     @cached_property
     def command(self) -> str:
         """The command as the shell of each process gets it, its expressions replaced."""
-        return _EXPRESSION.sub(lambda m: self.place.value_of(self.job, m[1], m[2]), self.job.shell_command)
+        command = self.job.without_optional_parts(self.job.shell_command)
+        return _EXPRESSION.sub(lambda m: self.place.value_of(self.job, m[1], m[2]), command)
 
     @cached_property
     def request(self) -> dict[str, Any]:
@@ -217,9 +218,10 @@ class LaunchPlan:
 
 def plan_job(job: Job) -> LaunchPlan:
     """The plan of a job: offline, without credentials; reads the names and sizes of the code folder's files."""
+    from azml_dist.inputs import open_problems
     from azml_dist.job import check_files
 
-    if problems := check_files(job):
+    if problems := [*open_problems(job), *check_files(job)]:
         raise JobError.of(problems)
     code = job.code_folder
     snapshot = take_snapshot(code) if code else NO_CODE
@@ -363,7 +365,7 @@ def _common_env(plan: LaunchPlan) -> dict[str, str]:
         "MLFLOW_EXPERIMENT_ID": place.experiment_id,
         "MLFLOW_EXPERIMENT_NAME": experiment,
     }
-    for name in job.inputs:
+    for name in filter(lambda name: not job.is_left_out(name), job.inputs):
         value = place.value_of(job, "inputs", name)
         if job.is_data(name):
             env |= {f"AZURE_ML_INPUT_{name}": value, f"AZUREML_DATAREFERENCE_{name}": value}

@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from azml_dist.job import OPEN_INPUT
+from azml_dist.parameter import Parameter
+
 if TYPE_CHECKING:
     from azml_dist.job import Job
-    from azml_dist.parts import Input, Output
+    from azml_dist.parts import Output
 
 FROM_YOUR_ENVIRONMENT = "<from your environment>"
 """Stands for the value of a variable that the job marks `None`; the value itself is never shown."""
@@ -55,7 +58,7 @@ def request_body(job: Job) -> dict[str, Any]:
         "experimentName": job.experiment_name,
         "parentJobName": job.parent_job_name,
         "computeId": None if local else job.compute,
-        "command": job.shell_command,
+        "command": job.sent_command,
         "distribution": _distribution(job),
         "resources": _resources(job, local),
         "limits": {"jobLimitsType": "Command", "timeout": _duration(job.timeout)} if job.timeout else None,
@@ -69,7 +72,7 @@ def request_body(job: Job) -> dict[str, Any]:
         | {
             "environmentId": _environment(job),
             "environmentVariables": _variables(job),
-            "inputs": {name: _input(job, name) for name in job.inputs},
+            "inputs": {name: _input(job, name) for name in job.inputs if not job.is_left_out(name)},
             "outputs": {name: _output(output) for name, output in job.outputs.items()},
             "tags": dict(job.tags),
             "properties": dict(job.properties),
@@ -174,7 +177,9 @@ def _service(service: Any) -> dict[str, Any]:
 def _input(job: Job, name: str) -> dict[str, Any]:
     if not job.is_data(name):
         return {"jobInputType": "literal", "value": job.literal(name)}
-    data: Input = job.inputs[name]  # type: ignore[assignment]  # as is_data says
+    data: Any = job.inputs[name]
+    if isinstance(data, Parameter):
+        return {"jobInputType": data.type, "uri": OPEN_INPUT.format(name=name)}
     uri = UPLOADED.format(path=data.path) if data.is_local else _unprefixed(data.path)
     mode = _INPUT_MODES[data.mode] if data.mode else None
     return _given({"jobInputType": data.type, "uri": uri, "mode": mode})

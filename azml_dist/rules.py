@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING
 from azml_dist import shell
 from azml_dist.errors import Problem
 from azml_dist.model import nearest_or_all, shown
-from azml_dist.values import is_remote
+from azml_dist.values import ExistingCommand, is_remote
 
 if TYPE_CHECKING:
     from azml_dist.job import Job
 
 _EXPRESSION = re.compile(r"(\$?)\$\{\{(.*?)\}\}", re.DOTALL)
 _SINGLE_BRACE = re.compile(r"(?<!\{)(\$?)\{\s*((?:inputs|outputs|search_space)\.[^{}]*)\}(?!\})")
+_LET_PASS = re.compile(r"\[[\w\.\s-]*\${{inputs\.([\w\.-]+)}}]")
 _OPTIONAL = re.compile(r"\$\[\[.*?\]\]", re.DOTALL)
 
 
 def problems_of(job: Job) -> Iterator[Problem]:
     """All that is wrong with a job whose fields have the right shape, without a look at any file."""
     yield from _expressions(job)
-    yield from _torn_values(job)
+    if not isinstance(job.command, ExistingCommand):
+        yield from torn_values(job)
     yield from _counts(job)
     yield from _launchers(job)
 
@@ -47,6 +49,7 @@ def file_problems(job: Job) -> Iterator[Problem]:
 
 def _expressions(job: Job) -> Iterator[Problem]:
     command = job.shell_command
+    missing = _may_be_missing(job)
     for match in _EXPRESSION.finditer(command):
         dollar, inside = match[1], match[2].strip()
         if dollar:
@@ -56,7 +59,8 @@ def _expressions(job: Job) -> Iterator[Problem]:
                 "command",
             )
         else:
-            yield from _expression(job, match[0], inside)
+            if inside not in missing:
+                yield from _expression(job, match[0], inside)
     for match in _SINGLE_BRACE.finditer(command):
         meant = "${{" + match[2].strip() + "}}"
         why = (
@@ -69,9 +73,16 @@ def _expressions(job: Job) -> Iterator[Problem]:
             f"write `{meant}`, in a plain string" if match[1] else f"write `{meant}`",
             "command",
         )
-    for match in _OPTIONAL.finditer(command):
+    for match in () if isinstance(job.command, ExistingCommand) else _OPTIONAL.finditer(command):
         hint = "they belong to components: write the argument without `$[[ ]]`, or leave it out"
         yield Problem(f"`{shorten(match[0])}`: a plain job has no optional parts", hint, "command")
+
+
+def _may_be_missing(job: Job) -> set[str]:
+    """Undeclared inputs that azure-ai-ml lets pass, since they stand in optional parts (`_validate_inputs_for`)."""
+    if not isinstance(job.command, ExistingCommand):
+        return set()
+    return {f"inputs.{name}" for name in _LET_PASS.findall(job.command)}
 
 
 def _expression(job: Job, text: str, inside: str) -> Iterator[Problem]:
@@ -94,11 +105,14 @@ def _expression(job: Job, text: str, inside: str) -> Iterator[Problem]:
     yield Problem(f"`{shorten(text)}` in the command means nothing in a plain job", hint, "command")
 
 
-def _torn_values(job: Job) -> Iterator[Problem]:
+def torn_values(job: Job) -> Iterator[Problem]:
+    """Literal inputs that do not arrive as one argument."""
     seen = set()
     for placeholder in shell.placeholders(job.shell_command):
         name = placeholder.name
         if placeholder.kind != "inputs" or name not in job.inputs or job.is_data(name):
+            continue
+        if job.is_left_out(name) or name in job.open_inputs:
             continue
         value = job.literal(name)
         broken = shell.broken_by(value, placeholder.quoting)

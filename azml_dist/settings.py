@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from azml_dist.errors import JobError
+from azml_dist.inputs import value_for
 from azml_dist.job import Job
 from azml_dist.jobfile import GROUPS
 from azml_dist.model import Model, canonical, names_of, nearest_or_all, shown
+from azml_dist.parameter import Parameter
 from azml_dist.yamlfile import parse_value
 
 _OWN_NAMES = {
@@ -65,10 +67,19 @@ def _set(raw: dict[str, Any], path: list[str], text: str, field: str) -> None:
             raise JobError(f"`{'.'.join(path[: i + 1])}` is {shown(inner)}, and has no fields", where=f"--set {field}")
         inside = inner
     value = _value(path, text)
+    if first == "inputs" and isinstance(declared := inside.get(path[-1]), Parameter):
+        value = _for_parameter(path[-1], declared, value, field)
     if value is None and first != "environment_variables":
         inside.pop(path[-1], None)
     else:
         inside[path[-1]] = value
+
+
+def _for_parameter(name: str, declared: Parameter, value: Any, field: str) -> Any:
+    try:
+        return value_for(name, declared, value)
+    except JobError as error:
+        raise JobError.of(p._replace(where=f"--set {field}") for p in error.problems) from None
 
 
 def _check_declared(raw: dict[str, Any], kind: str, rest: list[str], field: str) -> None:
@@ -101,6 +112,8 @@ def _unknown(field: str, known: list[str]) -> JobError:
 
 def _raw(value: Any) -> Any:
     """A model as the values it was made of, to be changed and made again."""
+    if isinstance(value, Parameter):
+        return value
     if isinstance(value, Model):
         fields = {name: _raw(getattr(value, name)) for name in value.model_fields_set}
         return {"type": getattr(value, "type", None), **fields} if "type" in type(value).model_fields else fields

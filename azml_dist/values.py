@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator, WrapValidator
 
 from azml_dist.model import Frozen, nearest_or_all, shown, wrong
 
@@ -16,6 +16,7 @@ V = TypeVar("V")
 
 _REMOTE = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|azureml:|https?:|wasbs?:|\$\{\{")
 _ASSET = re.compile(r"(?:azureml:)?([\w.-]+)(?:[:@][\w.-]+)?")
+_ONE_EXPRESSION = re.compile(r"\$\{\{\s*[\w.-]+\s*\}\}")
 _ARM_ID = re.compile(r"(?i)(?:azureml:)?/subscriptions/[^\s]+|azureml://[^\s]+")
 
 
@@ -75,6 +76,50 @@ def named(pattern: str, words: str) -> Any:
         return value
 
     return AfterValidator(check)
+
+
+class OpenCount(int):
+    """A count that is not known yet: an expression, as a step of a pipeline has it. It counts as 1 until then."""
+
+    text: str
+
+    def __new__(cls, text: str) -> OpenCount:
+        count = super().__new__(cls, 1)
+        count.text = text
+        return count
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OpenCount) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return repr(self.text)
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenCount, (self.text,)
+
+
+class ExistingCommand(str):
+    """A command that stands in a file or in an object of azure-ai-ml, and that Azure ML takes as it is.
+
+    What looks wrong in it, and may be meant, is a finding and no error.
+    """
+
+
+class ComponentCommand(ExistingCommand):
+    """A component's command: what stands in `$[[ ]]` is left out where an input in it has no value."""
+
+
+def _open_count(value: Any, handler: Callable[[Any], int]) -> int:
+    if isinstance(value, OpenCount):
+        return value
+    if isinstance(value, str) and _ONE_EXPRESSION.fullmatch(value.strip()):
+        return OpenCount(value.strip())
+    return handler(value)
 
 
 def _count(value: Any) -> Any:
@@ -170,6 +215,8 @@ frozen = AfterValidator(Frozen)
 _AS_TEXT = BeforeValidator(_variable, json_schema_input_type=str | int | float | bool)
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_count)]
+_CountSchema = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\$\{\{.+\}\}$")]
+CountOrExpression = Annotated[Count, WrapValidator(_open_count, json_schema_input_type=_CountSchema)]
 NotNegative = Annotated[int, Field(ge=0), BeforeValidator(_count)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_count)]
 Text = Annotated[str, AfterValidator(_printable)]

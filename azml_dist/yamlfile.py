@@ -40,6 +40,15 @@ class Document(NamedTuple):
         line = self.lines.get(held, 1)
         return f"{self.file}:{line}: {'.'.join(path)}" if path else f"{self.file}:{line}"
 
+    def under(self, path: tuple[str, ...]) -> Document:
+        """The mapping at a path as a document of its own, whose lines are those of the file."""
+        inner: Any = self.data
+        for part in path:
+            inner = inner[part]
+        lines = {p[len(path) :]: line for p, line in self.lines.items() if p[: len(path)] == path}
+        texts = {p[len(path) :]: text for p, text in self.texts.items() if p[: len(path)] == path}
+        return Document(self.file, inner, lines, texts)
+
 
 def read_yaml(path: str, what: str = "job") -> Document:
     """The mapping in a YAML file; a `JobError` for anything else."""

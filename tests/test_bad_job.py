@@ -161,9 +161,12 @@ def test_an_undeclared_expression_has_the_commands_line() -> None:
     )
 
 
-def test_a_torn_value_has_its_own_line() -> None:
-    text = "command: python t.py ${{inputs.a}}\ninputs:\n  a: b c\n"
-    assert refused(text).startswith("job.yml:3: inputs.a: the shell would tear 'b c' apart")
+def test_a_value_that_the_shell_tears_apart_may_be_meant_in_a_file_and_is_pointed_out() -> None:
+    Path("job.yml").write_text("command: echo ${{inputs.a}}\ninputs:\n  a: b c\n")
+    plan = Job.load("job.yml").plan()
+
+    assert plan.command == "echo b c"
+    assert [p.where for p in plan.findings if "tear" in p.message] == ["inputs.a"]
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from azml_dist.azureml.workspace import import_sdk
 from azml_dist.errors import JobError
+from azml_dist.inputs import refuse_open_inputs
+from azml_dist.parameter import Parameter
 from azml_dist.runs import own_variables
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def to_command(job: Job, *, environment: str | None = None, code: str | None = N
     import_sdk()
     from azure.ai.ml import command, entities
 
+    refuse_open_inputs(job)
     if job.environment is None:
         raise JobError(
             "the job has no environment, and Azure ML runs none without",
@@ -50,13 +53,13 @@ def to_command(job: Job, *, environment: str | None = None, code: str | None = N
             display_name=job.display_name or job.name,
             description=job.description,
             experiment_name=job.experiment_name,
-            command=job.shell_command,
+            command=job.sent_command,
             code=code or job.code,
             compute=job.compute,
             environment=environment or _environment(job.environment),
             environment_variables={**job.environment_variables, **own_variables(job)},
             distribution=_distribution(job.distribution),
-            inputs={name: _input(value) for name, value in job.inputs.items()},
+            inputs={name: _input(value) for name, value in job.inputs.items() if not job.is_left_out(name)},
             outputs={name: _output(output) for name, output in job.outputs.items()},
             identity=_identity(job.identity),
             services={name: _service(service) for name, service in job.services.items()} or None,
@@ -119,6 +122,8 @@ def _input(value: Any) -> Any:
 
     if isinstance(value, str | int | float):
         return value
+    if isinstance(value, Parameter):
+        return value.default_text
     mode = "ro_mount" if value.mode == "mount" else value.mode
     return Input(type=value.type, path=value.path, mode=mode)
 

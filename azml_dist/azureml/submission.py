@@ -17,6 +17,7 @@ from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
 from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import JobError, SubmitError
+from azml_dist.inputs import refuse_open_inputs
 from azml_dist.job import Job
 from azml_dist.plan import LaunchPlan
 from azml_dist.runs import new_name, own_variables
@@ -216,6 +217,7 @@ def _order(job: Job) -> _Order:
             hint='`azml-dist run`, or `submit(job, on="local")`; for Azure ML name a cluster: `--set compute=NAME`',
             where="compute",
         )
+    refuse_open_inputs(job)
     named = job.with_(name=job.name or new_name(job, random_bytes=5))
     return _Order(named.plan(), job.name is not None, own_variables(job))
 

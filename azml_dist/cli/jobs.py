@@ -136,8 +136,8 @@ COMMANDS = (plan, run, submit)
 
 
 def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> Job:
+    from azml_dist.inputs import with_inputs
     from azml_dist.jobfile import load_job
-    from azml_dist.local.staging import with_inputs
 
     given = {}
     for text in inputs:

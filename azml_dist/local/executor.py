@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from azml_dist.errors import JobError, LaunchError
+from azml_dist.inputs import refuse_open_inputs, with_inputs
 from azml_dist.job import Job
 from azml_dist.local import staging
 from azml_dist.local.environment import base_environment
@@ -102,7 +103,8 @@ class Local:
                 hint="run it here from its folder: `--set code=PATH`",
                 where="code",
             )
-        job = staging.with_inputs(job, self._inputs)
+        job = with_inputs(job, self._inputs)
+        refuse_open_inputs(job)
         staging.refuse_remote_inputs(job)
         plan = replace(job.plan(), service=self._service)
         if plan.world.distribution not in HERE:

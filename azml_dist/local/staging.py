@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from azml_dist.errors import JobError, Problem
@@ -38,18 +37,6 @@ def stage_code(code: Snapshot, working_dir: Path) -> None:
 def stamps(code: Snapshot) -> dict[str, list[int]]:
     """Size and last change of each staged file, by which what a run writes is told from what it was given."""
     return {f.path: [f.size, os.stat(f.source).st_mtime_ns] for f in code.files}
-
-
-def with_inputs(job: Job, given: Mapping[str, str | os.PathLike[str]]) -> Job:
-    """The job with other inputs: the path of data, the text of a literal."""
-    if unknown := [name for name in given if name not in job.inputs]:
-        known = ", ".join(job.inputs) or "none"
-        raise JobError.of(Problem(f"the job has no input `{name}`", f"its inputs: {known}") for name in unknown)
-    inputs = dict(job.inputs)
-    for name, value in given.items():
-        data = inputs[name]
-        inputs[name] = data.with_(path=os.path.abspath(value)) if isinstance(data, Input) else os.fspath(value)
-    return job.with_(inputs=inputs) if given else job
 
 
 def refuse_remote_inputs(job: Job) -> None:
