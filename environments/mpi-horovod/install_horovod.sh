@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs Horovod for the torch that `python` has, from Horovod's source package.
+# 0.28.1 asks the compiler for C++14, torch 2.13's headers need C++17: its CMake files are changed, and nothing else.
+# Needs a C++ compiler, cmake before 4, Open MPI, and `setuptools<80 wheel` beside torch.
+set -euo pipefail
+version=0.28.1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+python -m pip download --quiet --no-deps --no-build-isolation --no-binary horovod --dest "$work" "horovod==$version"
+tar -xzf "$work/horovod-$version.tar.gz" -C "$work"
+cd "$work/horovod-$version"
+sed -i -E 's/set\(CMAKE_(CXX|CUDA)_STANDARD 1[14]\)/set(CMAKE_\1_STANDARD 17)/' \
+    CMakeLists.txt horovod/torch/CMakeLists.txt horovod/common/ops/cuda/CMakeLists.txt
+
+export HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
+export HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1
+python -m pip install --no-cache-dir --no-build-isolation .
