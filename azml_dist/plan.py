@@ -45,6 +45,8 @@ class Service:
     """Which of two tasks on a node has the first port: `ps` or `worker`. Both are seen, each in one job."""
     serving_roles: tuple[str, ...] = ("ps",)
     """Roles that serve the others and never end by themselves: the run is over without them. Inferred."""
+    ray_port: int = 6379
+    """The port of Ray's head, where the job names none. Inferred: it is Ray's own default."""
     mpi_master_port: int = 6105
     """The port in `AZ_BATCH_MASTER_NODE`. Seen in the helpers that read it."""
     nccl_socket_ifname: str = "^docker0,lo"
@@ -94,8 +96,8 @@ class Place:
     tracking_uri: str = "<MLflow tracking URI>"
     addresses: Sequence[str] = ()
     master_port: str = "<master port>"
-    task_ports: Sequence[int] = ()
-    """The port of each TensorFlow task, by rank, where all nodes are one machine; Azure's own where not given."""
+    ports: Sequence[int] = ()
+    """Where all nodes are one machine: the port of each TensorFlow task by rank, or that of Ray's head."""
     working_dirs: Sequence[str] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -203,7 +205,7 @@ class LaunchPlan:
         """`cluster` of `TF_CONFIG`: the address of every task, and no `ps` where there is none."""
         cluster: dict[str, list[str]] = {role: [] for role in ("ps", "worker") if (role, 0) in self._tasks}
         for rank, (role, node) in enumerate(self._tasks):
-            ports = self.place.task_ports
+            ports = self.place.ports
             port = ports[rank] if ports else self.service.tensorflow_port + _local_task(self, role, node)
             cluster[role].append(f"{self.place.address(node)}:{port}")
         return cluster
@@ -331,7 +333,8 @@ def _local_task(plan: LaunchPlan, role: str, node: int) -> int:
 def _ray(plan: LaunchPlan, rank: int) -> ProcessContext:
     """Inferred: the command runs once, on the head, where `ray.init()` finds the cluster by `RAY_ADDRESS`."""
     ray: Any = plan.job.distribution
-    address = ray.address or f"{plan.place.address(0)}:{ray.port or 6379}"
+    port = plan.place.ports[0] if plan.place.ports else ray.port or plan.service.ray_port
+    address = ray.address or f"{plan.place.address(0)}:{port}"
     env = plan._common_env | {"AZUREML_CR_NODE_RANK": "0", "AZUREML_PROCESS_NAME": "main", "RAY_ADDRESS": address}
     return ProcessContext(rank, 0, 0, "head", _placed(plan, 0, env), "user_logs/std_log.txt")
 

@@ -24,7 +24,7 @@ _COMMANDS = {
     "unshare": "install Debian's util-linux",
 }
 """Programs, and how to get each. Any other name is that of a Python module."""
-_PACKAGES = {"tensorflow": "tensorflow-cpu"}
+_PACKAGES = {"tensorflow": "tensorflow-cpu", "aiohttp_cors": "ray[default]"}
 """Packages that have another name than their module."""
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from needs import needs
 from running import await_, call, children, cli, find, living, log_of, run_here
 
 from azml_dist import Job, JobError, LaunchError, Local, RunFailed, TensorFlow
 
 SCRIPTS = Path(__file__).parent / "scripts" / "tensorflow"
-HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
-
-needs_tensorflow = pytest.mark.skipif(
-    not HAS_TENSORFLOW and not os.environ.get("CI"), reason="TensorFlow is not installed; CI fails without it"
-)
 AS_PS = """[[ $TF_CONFIG == *'"type":"ps"'* ]]"""
 
 
@@ -32,7 +27,7 @@ def tensorflow(command: str, nodes: int = 2, servers: int = 0, **fields: object)
     )
 
 
-@needs_tensorflow
+@needs("tensorflow")
 @pytest.mark.parametrize("workers", [2, 3])
 def test_multi_worker_mirrored_strategy_trains(workers: int) -> None:
     run = run_here(tensorflow("python mirrored.py", workers, code=SCRIPTS), timeout=180)
@@ -42,7 +37,7 @@ def test_multi_worker_mirrored_strategy_trains(workers: int) -> None:
         assert f"worker {rank} of {workers}: y = 3.00 x + 2.00" in log_of(run, rank)
 
 
-@needs_tensorflow
+@needs("tensorflow")
 def test_parameter_server_strategy_trains_with_worker_0_as_its_chief() -> None:
     run = run_here(tensorflow("python parameter_server.py", 3, servers=1, code=SCRIPTS), timeout=180)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 
 _OF_ANOTHER_RUN = re.compile(
     r"(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|NODE_RANK|MASTER_ADDR|MASTER_PORT|GROUP_(RANK|WORLD_SIZE)"
@@ -22,6 +23,12 @@ def base_environment(python: str, temp: str) -> dict[str, str]:
     env["PATH"] = os.pathsep.join([folder, *(p for p in path if p != folder)])
     env.pop("OLDPWD", None)
     return env
+
+
+def has_module(python: str, name: str) -> bool:
+    """Whether that Python can import a package; it is looked for, and not imported."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+    return subprocess.run([python, "-c", code, name], capture_output=True, check=False).returncode == 0
 
 
 def _folder_of(python: str, temp: str) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,20 +18,29 @@ from azml_dist.errors import JobError, LaunchError
 from azml_dist.inputs import refuse_open_inputs, with_inputs
 from azml_dist.job import Job
 from azml_dist.local import staging
-from azml_dist.local.environment import base_environment
+from azml_dist.local.environment import base_environment, has_module
 from azml_dist.local.gpus import share, visible_gpus
 from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
+from azml_dist.local.ray_cluster import node_commands
 from azml_dist.local.run import LocalRun
 from azml_dist.local.state import ProcessState, RunFolder, RunState
 from azml_dist.local.supervision import Supervision, needs_no_quotes
+from azml_dist.parts import Ray, TensorFlow
 from azml_dist.plan import SERVICE, LaunchPlan, Place, Service
 from azml_dist.runs import new_name, own_variables
 
 Launcher = Literal["torchrun", "direct"]
 
 HOST = "127.0.0.1"
-HERE = ("PyTorch", "TensorFlow", None)
-"""The distributions that this version runs here; None is a plain single process."""
+LAUNCHERS: dict[str | None, tuple[str, ...]] = {
+    None: ("direct", "torchrun"),
+    "PyTorch": ("torchrun", "direct"),
+    "TensorFlow": ("direct",),
+    "Ray": ("ray",),
+}
+"""What can start the processes of each distribution here, the usual one first. None is a plain single process."""
+HERE = tuple(LAUNCHERS)
+"""The distributions that run here."""
 
 
 class Local:
@@ -79,7 +89,7 @@ class Local:
         """
         try:
             plan = self._plan(job)
-            launcher = self._launcher or ("torchrun" if plan.world.distribution == "PyTorch" else "direct")
+            launcher = self._launcher_of(plan)
             supervision = supervision or Supervision(self._python if launcher == "torchrun" else None)
             folder = self._make_folder(plan.job)
             try:
@@ -110,7 +120,7 @@ class Local:
         if plan.world.distribution not in HERE:
             raise LaunchError(
                 f"{plan.world.distribution} jobs do not run here yet; they can be planned",
-                hint="PyTorch, TensorFlow and single-process jobs run here",
+                hint="PyTorch, TensorFlow, Ray and single-process jobs run here",
             )
         if plan.world.distribution == "TensorFlow" and "TF_CONFIG" in os.environ:
             raise LaunchError(
@@ -119,7 +129,32 @@ class Local:
             )
         return plan
 
-    def _start(self, plan: LaunchPlan, launcher: Launcher, folder: RunFolder, supervision: Supervision) -> LocalRun:
+    def _launcher_of(self, plan: LaunchPlan) -> str:
+        usual, *others = LAUNCHERS[plan.world.distribution]
+        if usual == "ray":
+            assert isinstance(plan.job.distribution, Ray)
+            if plan.job.distribution.address:
+                return "direct"
+            self._check_ray(plan.job.distribution)
+        if self._launcher and self._launcher not in (usual, *others):
+            raise LaunchError(
+                f"{self._launcher} does not start {plan.world.distribution} jobs", hint="leave the launcher out"
+            )
+        return self._launcher or usual
+
+    def _check_ray(self, ray: Ray) -> None:
+        if not has_module(self._python, "ray"):
+            raise LaunchError(
+                f"{self._python} has no ray, which starts the cluster of a Ray job",
+                hint="`pip install 'azml-dist[ray]'`, or give the `address` of a cluster that is there",
+            )
+        if ray.include_dashboard and not has_module(self._python, "aiohttp_cors"):
+            raise LaunchError(
+                f"the job has `include_dashboard`, and the ray of {self._python} came without its dashboard",
+                hint="`pip install 'ray[default]'`, or leave `include_dashboard` out",
+            )
+
+    def _start(self, plan: LaunchPlan, launcher: str, folder: RunFolder, supervision: Supervision) -> LocalRun:
         lock = folder.lock()
         ports = Ports()
         temp = Path(supervision.temp)
@@ -137,6 +172,8 @@ class Local:
             (folder.path / "plan.json").write_text(json.dumps(_unsecret(placed).to_dict(), indent=1))
             spec = self._specification(placed, folder, state, supervision.temp)
             spec |= {"launcher": launcher, "temp": str(temp), "launcher_port": ports.take()}
+            if isinstance(job := plan.job.distribution, Ray) and launcher == "ray":
+                spec["ray"] = node_commands(job, self._python, place.addresses, place.ports[0], ports, str(temp))
             state.launcher = launcher
             folder.write(state)
             supervision.hand_over(spec, [lock, *ports.held])
@@ -176,9 +213,9 @@ class Local:
             tracking_uri=staging.create_mlflow_store(
                 path / "mlruns", path.name, experiment, job.display_name or path.name
             ),
-            addresses=[HOST] * world.node_count,
+            addresses=_addresses(plan),
             master_port=str(ports.take(AZURE_MASTER_PORT)),
-            task_ports=[ports.take() for _ in plan.processes] if world.distribution == "TensorFlow" else (),
+            ports=_ports(plan, ports),
             working_dirs=[str(path / "nodes" / str(node)) for node in range(world.node_count)],
             inputs=staging.link_inputs(job, temp / "inputs"),
             outputs=staging.stage_outputs(job, path / "outputs"),
@@ -215,6 +252,7 @@ class Local:
             "process_count": world.process_count_per_node,
             "nodes": list(plan.place.working_dirs),
             "contexts": contexts,
+            "slices": slices,
             "staged": staging.stamps(plan.code),
             "timeout": self._timeout or plan.job.timeout,
             "grace": self._grace,
@@ -261,6 +299,23 @@ def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
         display_name=plan.job.display_name,
         created_at=time.time(),
     )
+
+
+def _addresses(plan: LaunchPlan) -> list[str]:
+    """All nodes are this machine; to Ray they are nodes of their own only by addresses of their own (Linux)."""
+    if plan.world.distribution == "Ray" and sys.platform == "linux":
+        # 127.0.0.1 Ray would take for the machine's address in its network.
+        return [str(ip_address("127.0.0.2") + node) for node in range(plan.world.node_count)]
+    return [HOST] * plan.world.node_count
+
+
+def _ports(plan: LaunchPlan, ports: Ports) -> list[int]:
+    distribution = plan.job.distribution
+    if isinstance(distribution, Ray) and not distribution.address:
+        if distribution.port:
+            return [ports.take_exactly(distribution.port, "Ray's head")]
+        return [ports.take(plan.service.ray_port)]
+    return [ports.take() for _ in plan.processes] if isinstance(distribution, TensorFlow) else []
 
 
 def _unsecret(plan: LaunchPlan) -> LaunchPlan:

@@ -77,6 +77,10 @@ class Host(NamedTuple):
 
 def make_launcher(spec: Spec, run: Run, host: Host | None) -> Launcher:
     """The launcher that the specification names; `host` is what `start_host` has started ahead."""
+    if spec["launcher"] == "ray":
+        from azml_dist.local.ray_cluster import RayCluster
+
+        return RayCluster(spec, run)
     if spec["launcher"] == "torchrun":
         return Torchrun(spec, run, host or start_host(spec["python"], spec["temp"]))
     return Direct(spec, run)
@@ -88,7 +92,7 @@ def start_host(python: str, temp: str) -> Host:
     orders, ours = os.pipe()
     try:
         argv = [python, str(_HERE / "torchrun_host.py"), os.path.join(temp, "s")]
-        return Host(_spawn(argv, temp, base_environment(python, temp), output, orders), ours)
+        return Host(spawn(argv, temp, base_environment(python, temp), output, orders), ours)
     finally:
         os.close(output)
         os.close(orders)
@@ -100,12 +104,18 @@ class Direct:
     def __init__(self, spec: Spec, run: Run) -> None:
         self._spec, self._run = spec, run
         self._ranks: dict[int, int] = {}
+        self._started = False
+
+    @property
+    def is_done(self) -> bool:
+        """All ranks have been started, and have ended."""
+        return self._started and not self._ranks
 
     def start(self) -> None:
         for context in self._spec["contexts"]:
             output, theirs = os.pipe()
             try:
-                pid = _spawn(
+                pid = spawn(
                     self._spec["argv"],
                     self._spec["nodes"][context["node_rank"]],
                     self._spec["base_env"] | context["env"],
@@ -115,11 +125,12 @@ class Direct:
                 os.close(theirs)
             self._ranks[pid] = context["rank"]
             self._run.started(context["rank"], pid, output)
+        self._started = True
 
     def turn(self, children: list[tuple[int, int]]) -> None:
         now = time.monotonic()
         mine = [(pid, status) for pid, status in children if pid in self._ranks]
-        self._run.ended([Exit(self._ranks.pop(pid), *_ending(status), time=now) for pid, status in mine])
+        self._run.ended([Exit(self._ranks.pop(pid), *ending(status), time=now) for pid, status in mine])
 
     def stop(self) -> None:
         pass
@@ -152,7 +163,7 @@ class Torchrun:
             return
         for pid, status in children:
             if pid == self._host.pid and status:
-                self._breaks(f"torchrun {_words(*_ending(status))}")
+                self._breaks(f"torchrun {ending_words(*ending(status))}")
         if self._broken and time.monotonic() > self._broken[0] and not self._run.stopping:
             shutil.copy(os.path.join(self._spec["temp"], "torchrun.txt"), self._logs)
             raise LaunchFailed(self._broken[1], f"its own messages are in {self._logs}")
@@ -192,7 +203,7 @@ class Torchrun:
 
     def agent_ended(self, node: int, code: int) -> None:
         if code:
-            how = _words(None, -code) if code < 0 else _words(code, None)
+            how = ending_words(None, -code) if code < 0 else ending_words(code, None)
             self._breaks(f"the torchrun agent of node {node} {how}")
 
     def torchrun_is_missing(self, why: str) -> None:
@@ -257,7 +268,8 @@ class _Client:
                 self._launcher.rank_ended(Exit(self.rank, None, signal.SIGKILL, time=time.monotonic()))
 
 
-def _spawn(argv: list[str], cwd: str, env: dict[str, str], output: int, stdin: int = subprocess.DEVNULL) -> int:
+def spawn(argv: list[str], cwd: str, env: dict[str, str], output: int, stdin: int = subprocess.DEVNULL) -> int:
+    """Start a process in a session of its own, both its outputs on one descriptor; its id."""
     try:
         child = subprocess.Popen(
             argv, cwd=cwd, env=env, stdin=stdin, stdout=output, stderr=output, start_new_session=True
@@ -268,11 +280,12 @@ def _spawn(argv: list[str], cwd: str, env: dict[str, str], output: int, stdin: i
     return child.pid
 
 
-def _ending(status: int) -> tuple[int | None, int | None]:
-    """Exit code and signal, of which one is None."""
+def ending(status: int) -> tuple[int | None, int | None]:
+    """Exit code and signal of a wait status; one of them is None."""
     code = os.waitstatus_to_exitcode(status)
     return (None, -code) if code < 0 else (code, None)
 
 
-def _words(code: int | None, signum: int | None) -> str:
+def ending_words(code: int | None, signum: int | None) -> str:
+    """How a process ended, for a message."""
     return f"was ended by signal {signum}" if code is None else f"ended with exit code {code}"

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from azml_dist.errors import LaunchError
+
 AZURE_MASTER_PORT = 6105
 """What Azure ML puts into `MASTER_PORT` ("Distributed GPU training guide"): taken here too, if it is free."""
 
@@ -39,6 +41,17 @@ class Ports:
                     return port
                 os.close(self._locks.pop())
         raise OSError(errno.EADDRINUSE, f"no port from {_RANGE[0]} to {_RANGE[-1]} is free")
+
+    def take_exactly(self, port: int, user: str) -> int:
+        """That port, which a job gives to a user of it; `LaunchError` where it is not to be had."""
+        if self._lock(port):
+            if _is_free(port):
+                return port
+            os.close(self._locks.pop())
+        raise LaunchError(
+            f"port {port}, which the job gives {user}, is in use on this machine",
+            hint="end what listens there, or leave the port out of the job: then any free one is taken here",
+        )
 
     @property
     def held(self) -> list[int]:
