@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from azml_dist import shell
 from azml_dist.errors import Problem
 from azml_dist.model import nearest_or_all, shown
+from azml_dist.snapshot import take_snapshot
 from azml_dist.values import ExistingCommand, is_remote
 
 if TYPE_CHECKING:
@@ -227,6 +228,9 @@ def _build(path: str, dockerfile: str) -> Iterator[Problem]:
         yield Problem(f"there is no folder {path}", None, "environment.build.path")
     elif _kind_of(str(Path(path, dockerfile))) != "file":
         yield Problem(f"there is no file {dockerfile} in {path}", None, "environment.build.dockerfile_path")
+    elif rule := next((left.rule for left in take_snapshot(path).excluded if left.path == dockerfile), None):
+        hint = f"let that ignore file keep it: `!{dockerfile}`, after the other lines"
+        yield Problem(f"{dockerfile} is not uploaded: {rule}", hint, "environment.build.dockerfile_path")
 
 
 def _kind_of(path: str) -> str | None:

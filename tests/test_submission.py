@@ -19,7 +19,8 @@ from emulator import Emulator, StaticToken, answer, delay, reset_after, reset_be
 from emulator.fixtures import SDK_WARNINGS
 from submitting import code_in, job, workspace_of
 
-from azml_dist import AuthError, AzureML, Environment, Input, JobError, PyTorch, SubmitError, Workspace, submit
+from azml_dist import AuthError, AzureML, Environment, Input, Job, JobError, PyTorch, SubmitError, Workspace, submit
+from azml_dist.job import Build
 from azml_dist.snapshot import take_snapshot
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
@@ -170,6 +171,72 @@ def test_local_inputs_are_uploaded_once(emulator: Emulator, azure: AzureML, code
     assert emulator.counts()["blobs.put"] == 0
     assert not isinstance(first, SubmitError)
     assert emulator.run(first.name).job.log("user_logs/std_log.txt") == "part\nnotes\n"
+
+
+# Docker builds
+
+
+def build_in(folder: Path, dockerfile: str = "FROM scratch\n") -> Environment:
+    """An environment that is built from a folder of two files."""
+    return Environment(build=Build(path=str(code_in(folder, {"Dockerfile": dockerfile, "part.txt": "part\n"}))))
+
+
+def test_a_docker_build_is_uploaded_once_for_each_content(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    first, second = build_in(tmp_path / "one/context"), build_in(tmp_path / "two/context")
+    azure.submit_all([job(environment=first), job(environment=first)])
+    assert emulator.counts()["blobs.put"] == 2
+    assert emulator.counts()["environments.put"] == 1
+    emulator.forget()
+
+    AzureML(workspace_of(emulator)).submit(job(environment=second))  # as another process would
+
+    assert emulator.counts()["blobs.put"] == 0
+    assert len({emulator.job(name).body["environmentId"] for name in emulator.jobs.jobs}) == 1
+
+
+def test_a_changed_docker_build_is_another_environment(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    """Also where a rule brings the file back from an ignored folder, which azure-ai-ml's own hash passes over."""
+    environment = build_in(tmp_path / "context")
+    code_in(tmp_path / "context", {".amlignore": "kept/\n!kept/it.txt\n", "kept/it.txt": "1\n"})
+    runs = [azure.submit(job(environment=environment))]
+    (tmp_path / "context/kept/it.txt").write_text("2\n")
+
+    runs.append(AzureML(workspace_of(emulator)).submit(job(environment=environment)))
+
+    uris = []
+    for run in runs:
+        found = emulator.assets.by_id(emulator.job(run.name).body["environmentId"])["properties"]
+        uris.append(found["build"]["contextUri"])
+    assert [text_at(emulator, f"{uri}kept/it.txt") for uri in uris] == ["1\n", "2\n"]
+
+
+def text_at(emulator: Emulator, url: str) -> str:
+    container, blob = url.removeprefix(f"https://{emulator.account.host}/").split("/", 1)
+    return emulator.account.get(container, blob).decode()
+
+
+def test_a_docker_build_that_azure_ai_ml_registered_is_no_obstacle(
+    emulator: Emulator, azure: AzureML, ml_client: Any, tmp_path: Path
+) -> None:
+    one = job(name="theirs", environment=build_in(tmp_path / "context"))
+    ml_client.jobs.create_or_update(one.to_command())
+
+    azure.submit(one.with_(name="ours"))
+
+    ids = {emulator.job(name).body["environmentId"] for name in ("theirs", "ours")}
+    assert {emulator.assets.by_id(found)["properties"]["isAnonymous"] for found in ids} == {True}
+
+
+def test_a_dockerfile_that_would_stay_here_is_said_before_any_request(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    environment = build_in(tmp_path / "context")
+    (tmp_path / "context/.gitignore").write_text("*\n!*.txt\n")
+
+    with pytest.raises(JobError, match=r"Dockerfile is not uploaded: \.gitignore:1: \*"):
+        azure.submit(job(environment=environment))
+
+    assert emulator.requests == []
 
 
 # Lists
@@ -363,7 +430,7 @@ FAULTS = {
 def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: None, code: Path, fault: Any) -> None:
     """Every request of a submit, in turn; each in a workspace that does not know the code yet."""
     emulator.assets.add_environment("torch")
-    environment = Environment(image="python:3.11")
+    environment = build_in(code / "context")
     client = workspace_of(emulator).client
     whole = job(code=code, environment=environment, inputs={"d": Input(path=str(code / "lib"))})
 
@@ -372,11 +439,12 @@ def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: N
 
     submit_one("whole")
     count = len(emulator.requests)
-    assert count > 10
+    assert count > 15
 
     for index in range(count):
         (code / "notes.txt").write_text(f"{fault} {index}\n")
-        (code / "lib/part.txt").write_text(f"{fault} {index}\n")
+        for file in ("lib/part.txt", "context/part.txt"):
+            (code / file).write_text(f"{fault} {index}\n")
         emulator.jobs.jobs.clear()
         emulator.forget()
         emulator.inject(fault, at=index)
@@ -385,6 +453,7 @@ def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: N
         run = submit_one(f"one-{index}")
 
         assert list(emulator.jobs.jobs) == [run.name]
+        assert emulator.job(run.name).status == "NotStarted"
         assert emulator.requests[index].fault, f"there was no request {index}"
         assert time.monotonic() - began < 3, f"slow at {emulator.requests[index]}"
 
@@ -411,11 +480,45 @@ def test_a_job_whose_every_answer_is_lost_is_found(emulator: Emulator, azure: Az
     assert routes(emulator)[-1] == "jobs.get"
 
 
-def test_what_cannot_be_known_is_said(emulator: Emulator, azure: AzureML) -> None:
-    emulator.inject(reset_after(), route="jobs.*", times=None)
+def test_a_job_whose_answer_was_lost_is_looked_for_with_patience(emulator: Emulator, azure: AzureML) -> None:
+    emulator.inject(reset_after(), route="jobs.put", times=None)
+    emulator.inject(answer(503, retry_after=0), route="jobs.get", times=12)
 
-    with pytest.raises(SubmitError, match=r"the answer about job run-\w+ was lost, and Azure cannot be asked"):
+    run = azure.submit(job())
+
+    assert {name: one.status for name, one in emulator.jobs.jobs.items()} == {run.name: "NotStarted"}
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_job_that_cannot_be_looked_for_is_canceled(emulator: Emulator, azure: AzureML, heard: bool) -> None:
+    """There is none that runs, and that is known: either it was made and is canceled, or it was never made."""
+    emulator.inject(reset_after() if heard else reset_before(), route="jobs.put", times=None)
+    emulator.inject(answer(503, retry_after=0), route="jobs.get", times=None)
+
+    with pytest.raises(SubmitError) as caught:
         azure.submit(job())
+
+    assert [one.status for one in emulator.jobs.jobs.values()] == ["CancelRequested"] * heard
+    assert ("it was made, and is canceled again" in str(caught.value)) is heard
+    assert len(emulator.requests) < 40
+
+
+def test_what_cannot_be_known_is_said(emulator: Emulator, azure: AzureML) -> None:
+    """Azure is gone for good after it took the job: nobody knows, and what to type is there."""
+    emulator.inject(reset_after(), route="jobs.put", times=None)
+    for route in ("jobs.get", "jobs.cancel"):
+        emulator.inject(answer(503, retry_after=0), route=route, times=None)
+
+    with pytest.raises(
+        SubmitError, match=r"the answer about job run-\w+ was lost, and Azure cannot be asked"
+    ) as caught:
+        azure.submit(job())
+
+    (name,) = emulator.jobs.jobs
+    assert f"`azml-dist cancel {name}` ends it; submitted again with this `name`, it is found" in str(caught.value)
+    emulator.forget()
+    assert azure.submit(job(name=name)).name == name
+    assert list(emulator.jobs.jobs) == [name]
 
 
 def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator, azure: AzureML, code: Path) -> None:
@@ -452,16 +555,30 @@ def test_an_upload_shows_its_progress_on_a_terminal_alone(
 # Ctrl-C
 
 
-@pytest.mark.parametrize("route", ["codes.list", "blobs.put", "jobs.put"])
+@pytest.mark.parametrize("route", ["codes.list", "blobs.put", "environments.put", "jobs.put"])
 def test_ctrl_c_stops_within_a_second_and_leaves_no_job(
     emulator: Emulator, azure: AzureML, code: Path, route: str
 ) -> None:
+    environment = Environment(image="python:3.11")
+    stop_within_a_second(emulator, azure, route, job(code=code, environment=environment))
+
+
+def test_ctrl_c_stops_the_upload_of_a_docker_build(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    environment = build_in(tmp_path / "context")
+    code_in(tmp_path / "context", {f"{i}.txt": str(i) for i in range(200)})
+
+    stop_within_a_second(emulator, azure, "blobs.put", job(environment=environment))
+
+    assert emulator.counts()["blobs.put"] < 100
+
+
+def stop_within_a_second(emulator: Emulator, azure: AzureML, route: str, one: Job) -> None:
     azure.workspace.client  # noqa: B018 (importing azure-ai-ml is not what is measured)
     emulator.inject(delay(0.5), route=route, times=None)
     interrupt_at(emulator, route)
 
     with pytest.raises(KeyboardInterrupt):
-        azure.submit(job(code=code))
+        azure.submit(one)
     stopped = time.monotonic()
 
     sent = next(request for request in emulator.requests if request.route == route)

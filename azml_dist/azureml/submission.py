@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from azml_dist.azureml.arm import retrying
+from azml_dist.azureml.arm import ATTEMPTS
 from azml_dist.azureml.code import code_id
-from azml_dist.azureml.command import environment_entity, to_command
+from azml_dist.azureml.command import to_command
+from azml_dist.azureml.environment import environment_id
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.existing import differences
 from azml_dist.azureml.inputs import with_uploaded_inputs
@@ -29,6 +30,8 @@ R = TypeVar("R")
 
 AT_A_TIME = 8
 """Jobs that are sent at the same time."""
+_LOOK_UPS = 16
+"""How often a job is asked for whose answer was lost; for a minute at most, as all that is tried again."""
 _PATIENCE = 0.6
 """Seconds that Ctrl-C waits for requests on their way, to know what they made."""
 
@@ -122,24 +125,25 @@ class Submission:
         return True
 
     def _was_made(self, name: str) -> bool:
+        """Whether there is a job of which no answer came. Where Azure does not say so, there is to be none."""
         try:
-            return self._find(name) is not None
+            return self._find(name, attempts=_LOOK_UPS) is not None
         except Exception as error:
-            raise SubmitError(
-                f"the answer about job {name} was lost, and Azure cannot be asked whether there is one now",
-                hint=f"once you are connected again, `azml-dist status {name}` shows it, if it was made",
-            ) from error
+            is_canceled = self._cancel(name)
+            if is_canceled is None:
+                return False
+            if is_canceled:
+                self._made[name] = False
+            raise _lost(name, is_canceled) from error
 
-    def _find(self, name: str) -> dict[str, Any] | None:
-        from azure.core.exceptions import HttpResponseError
-
+    def _find(self, name: str, attempts: int = ATTEMPTS) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = self._workspace.arm.call("GET", f"jobs/{name}", stop=self._stop)["properties"]
-        except HttpResponseError as error:
-            if error.status_code == 404 and "MachineLearningServices/workspaces/" not in str(error):
+            found: dict[str, Any] = self._workspace.arm.call("GET", f"jobs/{name}", stop=self._stop, attempts=attempts)
+        except Exception as error:
+            if _says_there_is_none(error):
                 return None
-            raise  # it may be the workspace that is not there
-        return found
+            raise
+        return dict(found["properties"])
 
     def _code(self, plan: LaunchPlan) -> str:
         if plan.code.root:
@@ -150,19 +154,7 @@ class Submission:
         return f"{self._workspace.arm_id}/codes/{name}/versions/{version}" if is_named else reference
 
     def _environment(self, job: Job) -> str:
-        """The environment's id, so that no job has to ask for it; a name with its version is one."""
-        environments = self._workspace.client.environments
-        if job.environment is None or isinstance(job.environment, str):
-            reference = (job.environment or "").removeprefix("azureml:")
-            name, at, label = reference.partition("@")
-            if not at or "/" in reference:
-                return job.environment or ""
-            found = retrying(lambda: environments.get(name, label=label), stop=self._stop)
-        else:
-            given = job.environment
-            # A name of its content's hash, so that twice is once.
-            found = retrying(lambda: environments.create_or_update(environment_entity(given)), stop=self._stop)
-        return str(found.id)
+        return environment_id(self._workspace, job.environment, self._stop)
 
     def _take_back(self) -> None:
         """After Ctrl-C: no job stays, and those are named of which that is not known."""
@@ -172,16 +164,18 @@ class Submission:
         made = [name for name, is_made in self._made.items() if is_made]
         gone = {made[i]: ok for i, ok in each(self._cancel, made, at_a_time=AT_A_TIME, stop=threading.Event())}
         for name, is_made in self._made.items():
-            if is_made and gone.get(name):
+            if is_made and gone[name]:
                 _note(f"job {name} was made, and is canceled again")
             elif is_made is not False:
                 _note(f"job {name} may have been made: `azml-dist cancel {name}` ends it")
 
-    def _cancel(self, name: str) -> bool:
+    def _cancel(self, name: str) -> bool | None:
+        """Whether the job is canceled now; None if there is none, False if that is not known."""
+        timeout = 1 if self._stop.is_set() else 10
         try:
-            self._workspace.arm.call("POST", f"jobs/{name}/cancel", attempts=1, timeout=1)
-        except Exception:
-            return False
+            self._workspace.arm.call("POST", f"jobs/{name}/cancel", stop=self._stop, timeout=timeout)
+        except Exception as error:
+            return None if _says_there_is_none(error) else False
         return True
 
 
@@ -222,6 +216,14 @@ def _order(job: Job) -> _Order:
     return _Order(named.plan(), job.name is not None, own_variables(job))
 
 
+def _lost(name: str, is_canceled: bool) -> SubmitError:
+    message = f"the answer about job {name} was lost, and Azure cannot be asked whether there is one now"
+    if is_canceled:
+        return SubmitError(f"{message}; it was made, and is canceled again", hint="submit it again")
+    hint = f"if it was made, `azml-dist cancel {name}` ends it; submitted again with this `name`, it is found or made"
+    return SubmitError(message, hint=hint)
+
+
 def _refuse_twins(orders: Sequence[_Order]) -> None:
     names = [order.name for order in orders]
     if twin := next((name for name in names if names.count(name) > 1), None):
@@ -239,6 +241,11 @@ def _may_have_been_heard(error: Exception) -> bool:
     if isinstance(error, HttpResponseError) and error.status_code:
         return bool(error.status_code >= 500 or error.status_code == 408)
     return isinstance(error, ServiceRequestError | ServiceResponseError | HttpResponseError)
+
+
+def _says_there_is_none(error: Exception) -> bool:
+    """Whether an error is the answer that there is no such job; it may be the workspace that is not there."""
+    return getattr(error, "status_code", None) == 404 and "MachineLearningServices/workspaces/" not in str(error)
 
 
 def _note(text: str) -> None:
