@@ -26,7 +26,7 @@ import pytest
 from azml_dist import Job
 
 REPOSITORY = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/local-runs.md", "docs/how-it-works.md", "docs/environments.md")
+DOCUMENTS = ("README.md", "docs/local-runs.md", "docs/runtime.md", "docs/how-it-works.md", "docs/environments.md")
 
 HERE, ROOT = "/home/you/azml-dist", "/home/you/.azml_dist/runs"
 """What the documents show for the copy of the repository, and for the folder of runs."""

@@ -226,7 +226,7 @@ def _wait_for_children() -> None:
             except KeyboardInterrupt:
                 run.cancel()
                 run.wait()
-        except RunFailed as failure:
+        except RunFailed as failure:  # noqa: PERF203 (a run that failed keeps no other from being waited for)
             print(f"error: {failure.problems[0].message}", file=sys.stderr)
 
 
