@@ -1,4 +1,4 @@
-"""What every test has: a home and a folder of runs of its own."""
+"""What every test has: a home and a folder of runs of its own, and nobody whom it tells of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("AZML_DIST_ROOT", str(home / "runs"))
+    # Ray tells its makers of each cluster, even that they are not to be told.
+    monkeypatch.setenv("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
     for name in list(os.environ):
         if name.startswith(("AZURE_", "AZUREML_", "MLFLOW_")) or name == "CUDA_VISIBLE_DEVICES":
             monkeypatch.delenv(name)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from emulator import Emulator
 from emulator.fixtures import SDK_WARNINGS
+from needs import needs
 from submitting import job, workspace_of
 
 from azml_dist import AzureML, Job, Local, Mpi, Output, PyTorch, Ray, TensorFlow
@@ -64,7 +65,17 @@ Seen = dict[str, dict[str, str]]
 """The environment of each process, by the name of its log."""
 
 
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+NEEDS = {"mpi": "mpirun", "ray": "ray"}
+"""What a distribution needs of the machine to run here."""
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(world, id=name, marks=[needs(NEEDS[kind]) for kind in NEEDS if name.startswith(kind)])
+        for name, world in WORLDS.items()
+    ],
+)
 def test_every_process_sees_the_planned_world(
     emulator: Emulator, azure_sdk: None, tmp_path: Path, world: dict[str, Any]
 ) -> None:
@@ -76,22 +87,22 @@ def test_every_process_sees_the_planned_world(
     check(one, *legs)
 
 
+@needs("torch")
 @pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_torchrun_adds_nothing_to_it(tmp_path: Path, nodes: int, processes: int) -> None:
-    pytest.importorskip("torch")
     one = job(node_count=nodes, distribution=PyTorch(process_count_per_node=processes), **REST)
 
     check(one, seen_here(one, tmp_path, launcher="torchrun"))
 
 
+@needs("torch")
 @pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_torchrun_in_the_command_makes_the_same_world(
     emulator: Emulator, azure_sdk: None, tmp_path: Path, nodes: int, processes: int
 ) -> None:
     """Launched once a node, as by those who bring a launcher of their own."""
-    pytest.importorskip("torch")
     inner = f"""
         torchrun --nnodes $AZUREML_NODE_COUNT --node_rank $NODE_RANK --nproc_per_node {processes} \
             --master_addr $MASTER_ADDR --master_port $MASTER_PORT --no-python bash -c \
