@@ -98,6 +98,10 @@ class Place:
     master_port: str = "<master port>"
     ports: Sequence[int] = ()
     """Where all nodes are one machine: the port of each TensorFlow task by rank, or that of Ray's head."""
+    mpi_master_port: str | None = None
+    """Where it cannot be the one of the service."""
+    nccl_socket_ifname: str | None = None
+    """Likewise: a machine without a network has `lo` alone."""
     working_dirs: Sequence[str] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -290,7 +294,7 @@ def _mpi(plan: LaunchPlan, rank: int) -> ProcessContext:
     if world.node_count > 1:
         hosts = ",".join(place.address(i) for i in range(world.node_count))
         master = {
-            "AZ_BATCH_MASTER_NODE": f"{place.address(0)}:{plan.service.mpi_master_port}",
+            "AZ_BATCH_MASTER_NODE": f"{place.address(0)}:{place.mpi_master_port or plan.service.mpi_master_port}",
             "AZ_BATCH_HOST_LIST": hosts,
         }
     else:
@@ -298,7 +302,7 @@ def _mpi(plan: LaunchPlan, rank: int) -> ProcessContext:
     env = plan._common_env | {
         **_who(plan, rank, node),
         **master,
-        "NCCL_SOCKET_IFNAME": plan.service.nccl_socket_ifname,
+        "NCCL_SOCKET_IFNAME": place.nccl_socket_ifname or plan.service.nccl_socket_ifname,
         "OMPI_COMM_WORLD_RANK": str(rank),
         "OMPI_COMM_WORLD_SIZE": str(world.world_size),
         "OMPI_COMM_WORLD_LOCAL_RANK": str(local),

@@ -20,6 +20,8 @@ from azml_dist.job import Job
 from azml_dist.local import staging
 from azml_dist.local.environment import base_environment, has_module
 from azml_dist.local.gpus import share, visible_gpus
+from azml_dist.local.hosts import LOOPBACK, has_network
+from azml_dist.local.mpirun import find_mpirun
 from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
 from azml_dist.local.ray_cluster import node_commands
 from azml_dist.local.run import LocalRun
@@ -36,6 +38,7 @@ LAUNCHERS: dict[str | None, tuple[str, ...]] = {
     None: ("direct", "torchrun"),
     "PyTorch": ("torchrun", "direct"),
     "TensorFlow": ("direct",),
+    "Mpi": ("mpirun",),
     "Ray": ("ray",),
 }
 """What can start the processes of each distribution here, the usual one first. None is a plain single process."""
@@ -120,7 +123,7 @@ class Local:
         if plan.world.distribution not in HERE:
             raise LaunchError(
                 f"{plan.world.distribution} jobs do not run here yet; they can be planned",
-                hint="PyTorch, TensorFlow, Ray and single-process jobs run here",
+                hint="PyTorch, MPI, TensorFlow, Ray and single-process jobs run here",
             )
         if plan.world.distribution == "TensorFlow" and "TF_CONFIG" in os.environ:
             raise LaunchError(
@@ -206,6 +209,8 @@ class Local:
     def _place(self, plan: LaunchPlan, path: Path, temp: Path, ports: Ports) -> Place:
         job, world = plan.job, plan.world
         experiment = job.experiment_name or "Default"
+        preferred = self._service.mpi_master_port if world.distribution == "Mpi" else AZURE_MASTER_PORT
+        port = str(ports.take(preferred))
         return Place(
             run_id=path.name,
             experiment_id=staging.MLFLOW_EXPERIMENT,
@@ -214,7 +219,9 @@ class Local:
                 path / "mlruns", path.name, experiment, job.display_name or path.name
             ),
             addresses=_addresses(plan),
-            master_port=str(ports.take(AZURE_MASTER_PORT)),
+            master_port=port,
+            mpi_master_port=port,
+            nccl_socket_ifname=None if has_network() else LOOPBACK,
             ports=_ports(plan, ports),
             working_dirs=[str(path / "nodes" / str(node)) for node in range(world.node_count)],
             inputs=staging.link_inputs(job, temp / "inputs"),
@@ -229,6 +236,8 @@ class Local:
         bash = shutil.which("bash", path=base.get("PATH"))
         if bash is None:
             raise LaunchError("bash is not installed; Azure ML runs commands with it", hint="install bash")
+        mpi = find_mpirun(self._python, base["PATH"]) if world.distribution == "Mpi" else None
+        state.launcher_version = str(mpi) if mpi else None
         slices, finding = share(visible_gpus(base), world.node_count, world.process_count_per_node)
         state.findings += [finding] if finding else []
         contexts = []
@@ -251,6 +260,8 @@ class Local:
             "node_count": world.node_count,
             "process_count": world.process_count_per_node,
             "nodes": list(plan.place.working_dirs),
+            "hosts": list(plan.place.addresses),
+            "mpirun": mpi,
             "contexts": contexts,
             "slices": slices,
             "staged": staging.stamps(plan.code),
@@ -301,11 +312,15 @@ def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
     )
 
 
+_FIRST_ADDRESS = {"Mpi": HOST, "Ray": "127.0.0.2"}
+"""Of the distributions that take nodes of one address for one node. 127.0.0.1 Ray would take for the machine's own."""
+
+
 def _addresses(plan: LaunchPlan) -> list[str]:
-    """All nodes are this machine; to Ray they are nodes of their own only by addresses of their own (Linux)."""
-    if plan.world.distribution == "Ray" and sys.platform == "linux":
-        # 127.0.0.1 Ray would take for the machine's address in its network.
-        return [str(ip_address("127.0.0.2") + node) for node in range(plan.world.node_count)]
+    """All nodes are this machine; on Linux, so is all of 127.0.0.0/8."""
+    first = _FIRST_ADDRESS.get(plan.world.distribution or "")
+    if first and sys.platform == "linux":
+        return [str(ip_address(first) + node) for node in range(plan.world.node_count)]
     return [HOST] * plan.world.node_count
 
 

@@ -114,6 +114,9 @@ class RayCluster:
         for pid in self._nodes:
             processes.send_group(pid, signal.SIGKILL)
 
+    def close(self) -> None:
+        pass
+
     def joined(self, node: int) -> None:
         """A node is there; with the last of them, the command starts."""
         self._absent.discard(node)

@@ -49,6 +49,8 @@ class RunState:
     error: str | None = None
     hint: str | None = None
     launcher: str | None = None
+    launcher_version: str | None = None
+    """Of mpirun: which one it is, and where it was found."""
     world: dict[str, Any] = field(default_factory=dict)
     display_name: str | None = None
     created_at: float = 0.0

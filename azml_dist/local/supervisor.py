@@ -19,14 +19,17 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azml_dist.local import processes, state
 from azml_dist.local.artifacts import collect
-from azml_dist.local.launchers import Exit, Host, Launcher, LaunchFailed, make_launcher, start_host
+from azml_dist.local.launchers import Exit, Launcher, LaunchFailed, make_launcher
 from azml_dist.local.merged import Writer
 from azml_dist.local.state import ProcessState, RunFolder, RunState
 from azml_dist.local.supervision import receive, send
+
+if TYPE_CHECKING:
+    from azml_dist.local.torchrun import Host
 
 _READ = 1 << 18
 _F_SETPIPE_SZ = 1031
@@ -57,7 +60,11 @@ def main() -> None:
         return
     guards.close()
     processes.adopt_orphans()
-    host = start_host(torchrun_python, temp) if torchrun_python else None
+    host = None
+    if torchrun_python:
+        from azml_dist.local.torchrun import start_host
+
+        host = start_host(torchrun_python, temp)
     payload, _ = receive(supervisors)
     if payload:
         spec = json.loads(payload)
@@ -284,6 +291,7 @@ class Supervisor:
     def _end(self) -> None:
         for pgid in self._groups.values():
             processes.send_group(pgid, signal.SIGKILL)
+        self._launcher.close()
         left = processes.end_descendants(deadline=time.monotonic() + 5)
         run = self._state
         try:
