@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
 from running import lines_of, log_of, run_here
 
 from azml_dist import Job, Mpi
-
-BESIDE = Path(sys.executable).parent / "mpirun"
-ON_PATH = shutil.which("mpirun", path=os.pathsep.join(p for p in os.environ["PATH"].split(":") if p != str(BESIDE.parent)))
 
 
 def mpi(command: str | list[str], nodes: int = 1, processes: int = 1, **fields: Any) -> Job:
