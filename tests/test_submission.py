@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from emulator import Emulator, StaticToken, answer, delay, reset_after, reset_before
 from emulator.fixtures import SDK_WARNINGS
+from needs import needs
 from submitting import code_in, job, workspace_of
 
 from azml_dist import AuthError, AzureML, Environment, Input, Job, JobError, PyTorch, SubmitError, Workspace, submit
@@ -278,6 +280,63 @@ def test_an_inline_environment_is_registered_once(emulator: Emulator, azure: Azu
     azure.submit_all([job(environment=environment) for _ in range(3)])
 
     assert emulator.counts() == {"environments.put": 1, "jobs.put": 3}
+
+
+@needs("git")
+@pytest.mark.parametrize("state", ["clean", "changed", "detached", "no repository"])
+def test_git_is_asked_once_for_a_list_and_its_answers_are_azure_ai_mls(
+    emulator: Emulator,
+    azure: AzureML,
+    ml_client: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+) -> None:
+    monkeypatch.chdir(repository(tmp_path / "repository", state))
+    ml_client.jobs.create_or_update(job(name="theirs").to_command())
+    asked = count_git(tmp_path, monkeypatch)
+    environment = dict(os.environ)
+
+    azure.submit_all([job(name=f"ours-{i}") for i in range(12)])
+
+    expected = emulator.job("theirs").body["properties"]
+    assert ("azureml.git.dirty" in expected) is (state != "no repository")
+    assert [emulator.job(f"ours-{i}").body["properties"] for i in range(12)] == [expected] * 12
+    again = 2 if state == "detached" else 1  # a branch that is not there is asked for again
+    assert len(asked.read_text().splitlines()) <= 5 + again * 12
+    assert dict(os.environ) == environment
+
+
+def repository(folder: Path, state: str) -> Path:
+    """A folder in a git repository, or in none."""
+    (folder / "here").mkdir(parents=True)
+    if state == "no repository":
+        return folder / "here"
+    (folder / "here/file").write_text("1\n")
+    author = ("-c", "user.name=Someone", "-c", "user.email=someone@example.com")
+    for command in (
+        ("init", "-q", "-b", "trunk"),
+        ("remote", "add", "origin", "https://example.com/repository.git"),
+        ("add", "."),
+        (*author, "commit", "-qm", "One"),
+        *([("checkout", "-q", "--detach")] if state == "detached" else []),
+    ):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    if state == "changed":
+        (folder / "here/file").write_text("2\n")
+    return folder / "here"
+
+
+def count_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets a line for each call of git from now on."""
+    asked, real = folder / "asked", shutil.which("git")
+    asked.touch()
+    (folder / "bin").mkdir()
+    script = folder / "bin/git"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {asked}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    return asked
 
 
 def test_a_dry_run_of_a_list_is_its_plans(code: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from azml_dist.azureml.arm import ATTEMPTS
@@ -14,6 +15,7 @@ from azml_dist.azureml.command import to_command
 from azml_dist.azureml.environment import environment_id
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.existing import differences
+from azml_dist.azureml.git import asked_once
 from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
 from azml_dist.azureml.workspace import Workspace
@@ -73,7 +75,8 @@ class Submission:
             _ = self._workspace.client
             self._workspace.arm.log_in()
         try:
-            found = dict(each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop))
+            with asked_once() if len(orders) > 1 else nullcontext():
+                found = dict(each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop))
         except BaseException:
             self._stop.set()
             self._take_back()
