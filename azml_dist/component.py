@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from azml_dist.job import Job
-from azml_dist.jobfile import GROUPS, Fields, absolute
 from azml_dist.model import shown
 from azml_dist.parameter import Parameter
 from azml_dist.values import ComponentCommand
+from azml_dist.yamlfields import GROUPS, Fields, absolute
 from azml_dist.yamlfile import Document
 
 _FIELDS = ("command", "code", "environment", "distribution", "resources", "inputs", "outputs", "queue_settings")
@@ -47,7 +47,8 @@ def component_of(document: Document, folder: Path | None = None) -> Job:
     folder = folder or Path(document.file).absolute().parent
     fields, values = Fields(document, {}), {}
     for key, value in document.data.items():
-        if value is None and key != "environment":
+        if value is None:
+            fields.nothing((key,))
             continue
         if key == "inputs":
             values[key] = fields.mapping(key, value, lambda name, v: _parameter(fields, name, v))

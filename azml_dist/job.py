@@ -131,6 +131,12 @@ class Job(Model):
 
         return load_job(path)
 
+    def dump(self, path: str | PathLike[str]) -> None:
+        """Write the job as the YAML of `az ml job create -f`; paths near the file are seen from its folder."""
+        from azml_dist.dump import dump_job
+
+        dump_job(self, path)
+
     def plan(self) -> LaunchPlan:
         """What this job means: offline, without credentials. `print` it."""
         from azml_dist.plan import plan_job

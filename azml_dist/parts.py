@@ -107,6 +107,8 @@ class Input(Model):
         | None
     ) = None
     """How the data gets to the node; `ro_mount` where it is not given."""
+    datastore: Text | None = None
+    """The datastore that a local path is uploaded to; the workspace's own where it is not given."""
 
     @property
     def is_local(self) -> bool:
@@ -168,6 +170,10 @@ class Environment(Model):
     """A Docker build, in place of `image`."""
     os_type: Annotated[Literal["linux", "windows"], AnyCase] | None = None
     """The system in the image; `linux` where it is not given."""
+    datastore: Text | None = None
+    """The datastore that the `build` folder is uploaded to; the workspace's own where it is not given."""
+    inference_config: Mapping[str, Any] | None = None
+    """How an endpoint asks it whether it lives; of no use to a job, which azure-ai-ml accepts it in."""
     description: Text | None = None
     """Shown in Azure ML studio."""
     tags: Tags = Field(default_factory=dict)
@@ -178,7 +184,7 @@ class Environment(Model):
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Environment:
         """The environment in an `az ml` environment YAML; its paths are relative to the file's folder."""
-        from azml_dist.jobfile import load_environment
+        from azml_dist.yamlfields import load_environment
 
         return load_environment(path)
 
@@ -228,7 +234,7 @@ class _Service(Model):
     """`all` starts it on every node; it runs on the first one otherwise."""
     port: Port | None = None
     """The port that it listens on in the container."""
-    properties: Tags | None = None
+    properties: Mapping[str, Any] | None = None
     """Further settings of the service."""
 
 

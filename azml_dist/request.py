@@ -9,6 +9,7 @@ named after the current folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ _SERVICE_TYPES = {"jupyter_lab": "JupyterLab", "vs_code": "VSCode", "tensor_boar
 _SERVICE_PROPERTIES = {"log_dir": "logDir", "ssh_public_keys": "sshPublicKeys"}
 _IDENTITIES = {"managed": "Managed", "user_identity": "UserIdentity", "aml_token": "AMLToken"}
 _PRIORITIES = {"low": 1, "medium": 2, "high": 3}
+_BINDING = re.compile(r"\$\{\{\s*[\w.-]+\s*\}\}")
+"""A path that a pipeline fills in, which azure-ai-ml sends as a literal."""
 _COMPUTE_KEYS = {
     "aisupercomputer": "AISuperComputer",
     "singularity": "AISuperComputer",
@@ -61,10 +64,10 @@ def request_body(job: Job) -> dict[str, Any]:
         "command": job.sent_command,
         "distribution": _distribution(job),
         "resources": _resources(job, local),
-        "limits": {"jobLimitsType": "Command", "timeout": _duration(job.timeout)} if job.timeout else None,
+        "limits": _limits(job),
         "queueSettings": _queue(job),
         "identity": _identity(job),
-        "services": {name: _service(service) for name, service in job.services.items()} or None,
+        "services": _services(job),
     }
     return {
         "properties": _given(properties)
@@ -75,14 +78,16 @@ def request_body(job: Job) -> dict[str, Any]:
             "inputs": {name: _input(job, name) for name in job.inputs if not job.is_left_out(name)},
             "outputs": {name: _output(output) for name, output in job.outputs.items()},
             "tags": dict(job.tags),
-            "properties": dict(job.properties),
+            "properties": {k: v for k, v in job.properties.items() if k != "_azureml.ComputeTargetType"},
             "isArchived": False,
         }
     }
 
 
 def _code(job: Job) -> str | None:
-    return _unprefixed(job.code) if job.code and job.code_folder is None else None
+    if not job.code or job.code_folder is not None:
+        return None
+    return _unprefixed(job.code).replace("azureml://feeds/", "azureml://registries/", 1)
 
 
 def _environment(job: Job) -> str | None:
@@ -143,7 +148,8 @@ _RESOURCE_FIELDS = {
 
 
 def _resource_properties(job: Job, local: bool) -> dict[str, Any]:
-    given = {_COMPUTE_KEYS.get(key.lower(), key): value for key, value in (job.resource_properties or {}).items()}
+    properties = _given(job.resource_properties or {})
+    given = {_COMPUTE_KEYS.get(key.lower(), key): value for key, value in properties.items()}
     return given | ({"IsLocal": {"IsLocal": True}} if local else {})
 
 
@@ -159,6 +165,18 @@ def _identity(job: Job) -> dict[str, Any] | None:
         return None
     ids = {"clientId": identity.client_id, "objectId": identity.object_id, "resourceId": identity.resource_id}
     return _given({"identityType": _IDENTITIES[identity.type], **ids})
+
+
+def _limits(job: Job) -> dict[str, Any] | None:
+    if "timeout" not in job.model_fields_set:
+        return None
+    return {"jobLimitsType": "Command"} | ({"timeout": _duration(job.timeout)} if job.timeout else {})
+
+
+def _services(job: Job) -> dict[str, Any] | None:
+    if "services" not in job.model_fields_set:
+        return None
+    return {name: _service(service) for name, service in job.services.items()}
 
 
 def _service(service: Any) -> dict[str, Any]:
@@ -180,6 +198,8 @@ def _input(job: Job, name: str) -> dict[str, Any]:
     data: Any = job.inputs[name]
     if isinstance(data, Parameter):
         return {"jobInputType": data.type, "uri": OPEN_INPUT.format(name=name)}
+    if _BINDING.fullmatch(data.path):
+        return {"jobInputType": "literal", "value": data.path}
     uri = UPLOADED.format(path=data.path) if data.is_local else _unprefixed(data.path)
     mode = _INPUT_MODES[data.mode] if data.mode else None
     return _given({"jobInputType": data.type, "uri": uri, "mode": mode})

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from azml_dist.job import Job
-from azml_dist.jobfile import GROUPS, YAML_NAME_OF
+from azml_dist.yamlfields import GROUPS, MODES, MODES_OF_TABLES, READ_ONLY, READ_ONLY_OF_A_SERVICE, YAML_NAME_OF
 
 _GROUP_DESCRIPTIONS = {
     "resources": "How many machines, of which kind, and what their container gets.",
     "limits": "What the run may not exceed.",
 }
 _MODEL_OF_GROUP = {"distribution": ("PyTorch", "Mpi"), "queue_settings": ("Queue",), "identity": ("Identity",)}
+_SERVICES = ("JupyterLab", "VsCode", "TensorBoard", "Ssh")
+_ANY_SPELLING = ("Identity",)
+"""Models whose `type` may be `user_identity` or `UserIdentity`."""
+_EXACT = ("nodes",)
+"""Fields whose words are taken in small letters only."""
+_SHOWN = {"description": "Written by `az ml job show`; means nothing in a file."}
 
 
 def job_schema() -> dict[str, Any]:
-    """A JSON Schema (2020-12) of what `Job.load` reads; every field has its description."""
+    """A JSON Schema (2020-12) of what `Job.load` reads as a job; every field has its description."""
     schema = Job.model_json_schema(mode="validation")
     fields, models = schema["properties"], schema["$defs"]
+    del models["Parameter"]
     _use_yaml_names(models)
-    _allow_class_names(models)
+    _leave_out_what_yaml_has_not(models)
     moved = {field for group in GROUPS.values() for field in group.values()}
     top = {"queue_settings" if name == "queue" else name: fields[name] for name in fields if name not in moved}
     properties = {
         "$schema": {"type": "string", "description": "Where this schema is; for the editor alone."},
-        "type": {"enum": ["command"], "description": "The kind of job: a command."},
+        "type": {"const": "command", "description": "The kind of job: a command."},
         **{name: _plain(field) for name, field in top.items()},
         **{group: _group(group, fields) for group in GROUPS},
+        **dict.fromkeys(READ_ONLY, _SHOWN),
     }
     _allow_what_yaml_allows(properties)
     return {
@@ -37,7 +46,7 @@ def job_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["command"],
         "properties": properties,
-        "$defs": {name: _plain(model) for name, model in models.items()},
+        "$defs": {name: _model(name, _plain(model)) for name, model in models.items()},
     }
 
 
@@ -57,22 +66,48 @@ def _use_yaml_names(models: dict[str, Any]) -> None:
             models[model]["properties"] = {name if key == own else key: value for key, value in fields.items()}
 
 
-def _allow_class_names(models: dict[str, Any]) -> None:
-    """`type: PyTorch` is as good as `pytorch`."""
-    for title, model in models.items():
-        kind = model["properties"].get("type", {})
-        if "const" in kind:
-            value = kind.pop("const")
-            kind["enum"] = list(dict.fromkeys([value, title]))
-            model["required"] = [*model.get("required", []), "type"]
+def _leave_out_what_yaml_has_not(models: dict[str, Any]) -> None:
+    """What azure-ai-ml takes in Python alone."""
+    del models["Identity"]["properties"]["msi_resource_id"]
+    del models["Environment"]["properties"]["properties"]
+    modes = models["Input"]["properties"]["mode"]["anyOf"][0]
+    modes["enum"] = [*MODES, *MODES_OF_TABLES]
+
+
+def _model(name: str, model: dict[str, Any]) -> dict[str, Any]:
+    fields = model["properties"]
+    if name in _SERVICES:
+        fields |= dict.fromkeys(READ_ONLY_OF_A_SERVICE, _SHOWN)
+    kind = fields.get("type", {})
+    if "const" in kind:
+        kind["enum"] = [kind.pop("const")]
+        model["required"] = [*model.get("required", []), "type"]
+    for field, inner in fields.items():
+        if "enum" in inner and field not in _EXACT:
+            fields[field] = _in_any_case(inner, name in _ANY_SPELLING)
+    return model
+
+
+def _in_any_case(field: dict[str, Any], any_spelling: bool) -> dict[str, Any]:
+    """An editor offers the words; `PyTorch` is as good as `pytorch`, and `UserIdentity` as `user_identity`."""
+    words = field.pop("enum")
+    patterns = [re.sub("[a-z]", lambda c: f"[{c[0].upper()}{c[0]}]", word) for word in words]
+    if any_spelling:
+        patterns = [pattern.replace("_", "_?") for pattern in [*patterns, "[Mm]anaged_[Ii]dentity"]]
+    field.pop("type", None)
+    return field | {"anyOf": [{"enum": words}, {"type": "string", "pattern": f"^({'|'.join(patterns)})$"}]}
 
 
 def _allow_what_yaml_allows(properties: dict[str, Any]) -> None:
-    for name in ("environment_variables", "tags", "properties"):
-        properties[name]["additionalProperties"] = {"type": ["string", "number", "boolean", "null"]}
+    values = {"type": ["string", "number", "boolean", "null"]}
+    properties["environment_variables"]["additionalProperties"] = values
+    for name in ("tags", "properties"):
+        properties[name]["additionalProperties"] = {"type": ["string", "null"]}
+    properties["command"] = {"type": "string", "description": properties["command"]["description"]}
     wrapped = {"type": "object", "required": ["value"], "additionalProperties": False, "properties": {"value": {}}}
     wrapped["description"] = "A literal value, as azure-ai-ml also writes it."
-    properties["inputs"]["additionalProperties"]["oneOf"].append(wrapped)
+    inputs = properties["inputs"]["additionalProperties"]
+    inputs["oneOf"] = [kind for kind in inputs["oneOf"] if kind != {"$ref": "#/$defs/Parameter"}] + [wrapped]
     output = properties["outputs"]["additionalProperties"]
     properties["outputs"]["additionalProperties"] = {"anyOf": [output, {"type": "null"}]}
 
@@ -91,4 +126,11 @@ def _plain(value: Any) -> Any:
     choices = [choice for choice in plain.pop("anyOf", []) if choice != {"type": "null"}]
     if len(choices) == 1:
         return choices[0] | plain
-    return plain | ({"anyOf": choices} if choices else {})
+    return _digits(plain | ({"anyOf": choices} if choices else {}))
+
+
+def _digits(field: dict[str, Any]) -> dict[str, Any]:
+    """A count may stand in quotes, as for azure-ai-ml."""
+    if field.get("type") != "integer" or "minimum" not in field:
+        return field
+    return field | {"type": ["integer", "string"], "pattern": "^[1-9][0-9]*$" if field["minimum"] else "^[0-9]+$"}

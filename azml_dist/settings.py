@@ -8,9 +8,9 @@ from typing import Any
 from azml_dist.errors import JobError
 from azml_dist.inputs import value_for
 from azml_dist.job import Job
-from azml_dist.jobfile import GROUPS
 from azml_dist.model import Model, canonical, names_of, nearest_or_all, shown
 from azml_dist.parameter import Parameter
+from azml_dist.yamlfields import GROUPS
 from azml_dist.yamlfile import parse_value
 
 _OWN_NAMES = {

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from running import call, pytorch, run_here, write_job
 
+from azml_dist import Job
 from azml_dist.cli import cli
 
 JOB = """\
@@ -54,6 +55,14 @@ def test_plan_json_holds_what_the_contract_promises() -> None:
     assert plan["request"]["properties"]["resources"]["instanceCount"] == 2
     assert plan.keys() >= {"code", "findings"}
     assert plan["code"] | {"files": 0, "bytes": 0} == plan["code"]
+
+
+def test_export_prints_yaml_that_is_the_same_job() -> None:
+    ended = call("export", "job.yml", "--set", "resources.instance_count=3")
+    Path("exported.yml").write_text(ended.stdout)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert Job.load("exported.yml") == Job.load("job.yml").with_(node_count=3)
 
 
 def test_plan_opens_no_socket_and_imports_neither_azure_nor_torch() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
+from jobcases import CASES, yaml_of
 
+from azml_dist.component import is_component
 from azml_dist.errors import JobError
 from azml_dist.job import (
     Build,
@@ -26,6 +28,8 @@ from azml_dist.job import (
 )
 from azml_dist.schema import job_schema
 
+REPOSITORY = Path(__file__).parents[1]
+
 EVERYTHING = """
 $schema: https://azuremlschemas.azureedge.net/latest/commandJob.schema.json
 type: command
@@ -33,7 +37,7 @@ name: a-name
 display_name: a display name
 experiment_name: cases
 description: words
-tags: {team: vision, level: 1.50, on: true}
+tags: {team: vision, level: "1.50", on: "true"}
 properties: {p: q}
 command: python train.py --lr ${{inputs.lr}} --data ${{inputs.data}} --to ${{outputs.model}}
 code: src
@@ -209,8 +213,21 @@ def schema_errors(text: str) -> list[str]:
 
 def test_the_schema_is_one_and_takes_a_whole_job() -> None:
     jsonschema.Draft202012Validator.check_schema(job_schema())
-    text = EVERYTHING.replace("Spot", "spot").replace("High", "high").replace(", on: true", "")
+    text = EVERYTHING.replace("Spot", "spot").replace("High", "high")
     assert schema_errors(text) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_schema_takes_what_azure_ai_ml_takes(case: str) -> None:
+    assert schema_errors(yaml_of(case)) == []
+
+
+def test_the_schema_takes_every_job_of_the_repository() -> None:
+    files = [file for file in REPOSITORY.glob("samples/**/*.y*ml") if "command:" in file.read_text(encoding="utf-8")]
+    jobs = [file for file in files if not is_component(yaml.safe_load(file.read_text(encoding="utf-8")))]
+
+    assert jobs
+    assert {file: schema_errors(file.read_text(encoding="utf-8")) for file in jobs} == {file: [] for file in jobs}
 
 
 @pytest.mark.parametrize(

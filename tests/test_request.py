@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jobcases import BASE, CASES, REFUSED, make_files, yaml_of
 
-from azml_dist.job import Environment, Input, Job, Mpi, PyTorch
+from azml_dist.dump import yaml_of as dump_yaml
+from azml_dist.errors import JobError
+from azml_dist.job import Environment, Identity, Input, Job, Mpi, PyTorch
 from azml_dist.request import request_body
 
 with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn about when they are imported
@@ -20,12 +24,6 @@ with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn abou
     from azure.ai.ml.operations._job_operations import SdkJSONEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-BASE = """
-name: case
-experiment_name: cases
-command: python train.py
-environment: azureml:env:1
-"""
 
 
 def sent_by_azure(path: Path) -> dict[str, Any]:
@@ -43,128 +41,87 @@ def sent_by_azure(path: Path) -> dict[str, Any]:
 
 
 def both(tmp_path: Path, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    (tmp_path / "src").mkdir(exist_ok=True)
-    (tmp_path / "src" / "train.py").write_text("print(1)\n")
-    (tmp_path / "data.csv").write_text("1,2\n")
+    make_files(tmp_path)
     path = tmp_path / "job.yml"
     path.write_text(text)
     return request_body(Job.load(path)), sent_by_azure(path)
 
 
-CASES = {
-    "the least": "",
-    "pytorch": "distribution: {type: pytorch}",
-    "pytorch with its count": "distribution: {type: PyTorch, process_count_per_instance: 8}",
-    "pytorch with a count of one": "distribution: {type: pytorch, process_count_per_instance: 1}",
-    "mpi": "distribution: {type: mpi}",
-    "mpi with its count": "distribution: {type: MPI, process_count_per_instance: 4}",
-    "tensorflow": "distribution: {type: tensorflow}",
-    "tensorflow with tasks": "resources: {instance_count: 3}\n"
-    "distribution: {type: TensorFlow, worker_count: 3, parameter_server_count: 1}",
-    "ray": "distribution: {type: ray}",
-    "ray with everything": "distribution: {type: ray, port: 6379, address: '10.0.0.1', include_dashboard: true,"
-    " dashboard_port: 8265, head_node_additional_args: --a, worker_node_additional_args: --b}",
-    "ray without its dashboard": "distribution: {type: ray, include_dashboard: false}",
-    "one node, said": "resources: {instance_count: 1}",
-    "resources": "resources: {instance_count: 1, instance_type: Standard_ND96, shm_size: 16g, docker_args: --ipc=host,"
-    " max_instance_count: 4, locations: [westus, eastus]}",
-    "docker arguments in a list": "resources: {docker_args: [--ipc=host, '-v /a:/b'], max_instance_count: 4,"
-    " locations: [westus], instance_type: x}",
-    "resource properties": "resources: {properties: {Singularity: {a: {b: 1}}, ITP: {c: d}, other: [1]}}",
-    "local compute": "compute: local",
-    "local compute with resources": "compute: local\nresources: {instance_type: x}",
-    "a compute": "compute: azureml:gpu-cluster",
-    "a compute without its prefix": "compute: gpu-cluster",
-    "a compute by its id": "compute: azureml:/subscriptions/s/resourceGroups/g/providers/p/workspaces/w/computes/c",
-    "a second": "limits: {timeout: 1}",
-    "a minute": "limits: {timeout: 60}",
-    "an hour": "limits: {timeout: 3600}",
-    "a day": "limits: {timeout: 86400}",
-    "a day and a bit": "limits: {timeout: 90061}",
-    "a week": "limits: {timeout: 604800}",
-    "a month": "limits: {timeout: 2592000}",
-    "a queue's tier": "queue_settings: {job_tier: Spot}",
-    "no tier": "queue_settings: {job_tier: 'null'}",
-    "a queue's priority": "queue_settings: {priority: low}",
-    "a queue": "queue_settings: {job_tier: premium, priority: High}",
-    "a managed identity": "identity: {type: managed, client_id: abc}",
-    "a managed identity by object": "identity: {type: managed_identity, object_id: abc}",
-    "my identity": "identity: {type: user_identity}",
-    "my identity in capitals": "identity: {type: UserIdentity}",
-    "the workspace's token": "identity: {type: AMLToken}",
-    "services": """
-services:
-  lab: {type: jupyter_lab}
-  code: {type: vs_code, nodes: all}
-  board: {type: tensor_board, log_dir: outputs/tb, port: 6006}
-  shell: {type: ssh, ssh_public_keys: ssh-rsa AAA, properties: {z: y}}
-""",
-    "texts": "display_name: a name\ndescription: |\n  two\n  lines\nparent_job_name: parent",
-    "tags": "tags: {a: '1', b: null}\nproperties: {c: d}",
-    "variables": "environment_variables: {A: text, B: '', C: '1.50', D: 'true'}",
-    "literals": """
-inputs:
-  a: yes
-  b: 0.00001
-  c: '007'
-  d: 0x10
-  e: -3
-  f: '.inf'
-  g: 1_000
-  h: '1e-5'
-  i: 'True'
-  j: 1e5
-  k: ''
-  l: 1.0
-  m: 010
-  n: {value: 3}
-  o: "a 'b' \\"c\\""
-""",
-    "data": """
-inputs:
-  a: {path: azureml:cifar:1}
-  b: {path: azureml:cifar@latest, mode: download}
-  c: {path: azureml://datastores/w/paths/a/, type: mltable, mode: eval_mount}
-  d: {type: mltable, path: azureml:t:1, mode: eval_download}
-  e: {type: custom_model, path: azureml:m:3, mode: direct}
-  f: {type: mlflow_model, path: azureml:m:3}
-  g: {type: triton_model, path: azureml:m:3, mode: ro_mount}
-  h: {type: uri_file, path: https://x.y/z.csv}
-  i: {type: uri_folder, path: wasbs://c@a.blob.core.windows.net/z}
-  j: {type: uri_folder, path: abfss://c@a.dfs.core.windows.net/z, mode: ro_mount}
-  k: {type: URI_FILE, path: azureml:cifar:1, mode: RO_MOUNT}
-  l: {type: uri_file, path: azureml://registries/r/data/d/versions/1}
-""",
-    "outputs": """
-outputs:
-  a:
-  b: {}
-  c: {type: uri_file, mode: rw_mount}
-  d: {type: mltable, mode: direct}
-  e: {type: custom_model, mode: upload, name: model}
-  f: {type: mlflow_model, name: model, version: 4}
-  g: {type: triton_model}
-  h: {path: 'azureml://datastores/w/paths/o/${{name}}', mode: mount}
-""",
-    "an environment's label": "environment: azureml:env@latest",
-    "an environment of a registry": "environment: azureml://registries/azureml/environments/e/labels/latest",
-    "a version of a registry": "environment: azureml://registries/azureml/environments/e/versions/3",
-    "an environment by name": "environment: azureml:env",
-    "a folded command": "command: >-\n  python train.py\n  --a ${{inputs.a}}\n  --o ${{outputs.o}}\n"
-    "inputs: {a: 3}\noutputs: {o: }",
-    "spaces in an expression": "command: python t.py ${{ inputs.a }}\ninputs: {a: 3}",
-    "a code asset": "code: azureml:code:1",
-}
+@pytest.mark.parametrize("case", CASES)
+def test_the_request_is_azure_ai_mls_own(tmp_path: Path, case: str) -> None:
+    ours, theirs = both(tmp_path, yaml_of(case))
+
+    assert known(ours, tmp_path) == known(theirs, tmp_path)
 
 
-@pytest.mark.parametrize("fields", CASES.values(), ids=CASES.keys())
-def test_the_request_is_azure_ai_mls_own(tmp_path: Path, fields: str) -> None:
-    first_words = {line.split(":")[0] for line in fields.splitlines()}
-    base = "\n".join(line for line in BASE.splitlines() if line.split(":")[0] not in first_words)
+@pytest.mark.parametrize("case", CASES)
+def test_a_job_that_is_written_and_read_again_is_the_same_job_and_request(tmp_path: Path, case: str) -> None:
+    make_files(tmp_path)
+    (tmp_path / "job.yml").write_text(yaml_of(case))
+    job = Job.load(tmp_path / "job.yml")
+    (tmp_path / "written").mkdir()
+    for written in (tmp_path / "written" / "job.yml", tmp_path / "job.yml"):
+        job.dump(written)
 
-    ours, theirs = both(tmp_path, f"{base}\n{fields}\n")
+        assert Job.load(written) == job
+        assert request_body(Job.load(written)) == request_body(job)
+        assert known(sent_by_azure(written), written.parent) == known(request_body(job), tmp_path)
 
-    assert ours == theirs
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_azure_ai_ml_refuses_is_refused_with_what_to_write(tmp_path: Path, case: str) -> None:
+    make_files(tmp_path)
+    (tmp_path / "job.yml").write_text(yaml_of(case))
+
+    with pytest.raises(Exception):  # noqa: B017, PT011  # azure-ai-ml raises many kinds
+        sent_by_azure(tmp_path / "job.yml")
+    with pytest.raises(JobError) as error:
+        Job.load(tmp_path / "job.yml")
+    assert REFUSED[case][1] in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / 'job.yml'}:")
+
+
+@pytest.mark.parametrize(
+    ("job", "where"),
+    [
+        (Job(command="x", identity=Identity(type="managed", resource_id="/a")), "identity.resource_id"),
+        (Job(command="x", inputs={"a": Input(path="azureml:c:1", mode="rw_mount")}), "inputs.a.mode"),
+        (Job(command="x", environment=Environment(image="i", properties={"a": "b"})), "environment.properties"),
+    ],
+)
+def test_what_azure_ai_ml_does_not_read_in_yaml_is_not_written(tmp_path: Path, job: Job, where: str) -> None:
+    with pytest.raises(JobError) as error:
+        job.dump(tmp_path / "job.yml")
+    assert error.value.problems[0].where == where
+    assert not (tmp_path / "job.yml").exists()
+
+
+def test_paths_are_written_as_seen_from_the_file_and_whole_when_they_are_printed(tmp_path: Path) -> None:
+    make_files(tmp_path)
+    job = Job(
+        command="x", code=str(tmp_path / "src"), inputs={"a": Input(type="uri_file", path=str(tmp_path / "data.csv"))}
+    )
+    (tmp_path / "jobs").mkdir()
+    job.dump(tmp_path / "jobs" / "job.yml")
+    written = yaml.safe_load((tmp_path / "jobs" / "job.yml").read_text())
+
+    assert (written["code"], written["inputs"]["a"]["path"]) == ("../src", "../data.csv")
+    assert yaml.safe_load(dump_yaml(job))["code"] == str(tmp_path / "src")
+
+
+def known(body: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A request without ids that only the service knows, and with local paths as they are from anywhere."""
+    properties = dict(body["properties"])
+    properties["inputs"] = {name: dict(value) for name, value in properties["inputs"].items()}
+    for value in properties["inputs"].values():
+        path = value.get("uri", "").removeprefix("<uploaded from ").removesuffix(">").removeprefix("file:")
+        if path and (folder / path).exists():
+            value["uri"] = f"from {(folder / path).resolve()}"
+    code, environment = properties.get("codeId"), properties["environmentId"]
+    if code is None or Path(str(code)).is_absolute() or (folder / str(code)).is_dir():
+        properties["codeId"] = None
+    properties["environmentId"] = None if environment == "an id" else environment
+    return {"properties": properties}
 
 
 def test_ids_that_only_the_service_knows_are_none_or_marked(tmp_path: Path) -> None:

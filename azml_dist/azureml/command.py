@@ -62,14 +62,14 @@ def to_command(job: Job, *, environment: str | None = None, code: str | None = N
             inputs={name: _input(value) for name, value in job.inputs.items() if not job.is_left_out(name)},
             outputs={name: _output(output) for name, output in job.outputs.items()},
             identity=_identity(job.identity),
-            services={name: _service(service) for name, service in job.services.items()} or None,
+            services=_services(job),
             tags=dict(job.tags),
             properties=dict(job.properties),
             parent_job_name=job.parent_job_name,
         )
         if given := {_RESOURCES[name]: getattr(job, name) for name in _RESOURCES if name in job.model_fields_set}:
             made.resources = entities.JobResourceConfiguration(**{k: _plain(v) for k, v in given.items()})
-        if job.timeout:
+        if "timeout" in job.model_fields_set:
             made.set_limits(timeout=job.timeout)
         if job.queue:
             made.queue_settings = entities.QueueSettings(job_tier=job.queue.tier, priority=job.queue.priority)
@@ -125,7 +125,7 @@ def _input(value: Any) -> Any:
     if isinstance(value, Parameter):
         return value.default_text
     mode = "ro_mount" if value.mode == "mount" else value.mode
-    return Input(type=value.type, path=value.path, mode=mode)
+    return Input(type=value.type, path=value.path, mode=mode, datastore=value.datastore)
 
 
 def _output(output: parts.Output) -> Any:
@@ -149,6 +149,12 @@ def _identity(identity: parts.Identity | None) -> Any:
             client_id=identity.client_id, object_id=identity.object_id, resource_id=identity.resource_id
         )
     return UserIdentityConfiguration() if identity.type == "user_identity" else AmlTokenConfiguration()
+
+
+def _services(job: Job) -> Any:
+    if "services" not in job.model_fields_set:
+        return None
+    return {name: _service(service) for name, service in job.services.items()}
 
 
 def _service(service: Any) -> Any:

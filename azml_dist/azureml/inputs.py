@@ -39,21 +39,24 @@ def with_uploaded_inputs(workspace: Workspace, job: Job, stop: threading.Event) 
     for name in inputs:
         if path := job.local_path(name):
             data: Any = inputs[name]
-            place = stored(workspace, path, f"input {name}", f"inputs.{name}", stop)
+            store = data.datastore or _STORE
+            place = stored(workspace, path, f"input {name}", f"inputs.{name}", stop, store)
             end = "/" if Path(path).is_dir() else ""
-            inputs[name] = data.with_(path=f"azureml://datastores/{_STORE}/paths/{place.path}{end}")
+            inputs[name] = data.with_(path=f"azureml://datastores/{store}/paths/{place.path}{end}")
     return job.with_(inputs=inputs) if inputs != job.inputs else job
 
 
-def stored(workspace: Workspace, path: str, what: str, where: str, stop: threading.Event) -> Stored:
-    """A file or folder in the workspace's storage, uploaded if it is not there yet; `where` is the job's field."""
+def stored(
+    workspace: Workspace, path: str, what: str, where: str, stop: threading.Event, store: str = _STORE
+) -> Stored:
+    """A file or folder in a datastore of the workspace, uploaded if it is not there yet; `where` is the job's field."""
     files = _snapshot(Path(path), where)
     digest = content_hash(files)
     prefix = f"LocalUpload/{digest}/{Path(path).resolve().name}"
     with workspace.lock_of(digest):
-        if prefix not in workspace.known:
-            workspace.known[prefix] = _upload(workspace, files, prefix, what, stop)
-    return Stored(prefix, workspace.known[prefix], digest)
+        if (key := f"{store}/{prefix}") not in workspace.known:
+            workspace.known[key] = _upload(workspace, files, store, prefix, what, stop)
+    return Stored(prefix, workspace.known[key], digest)
 
 
 def _snapshot(path: Path, where: str) -> Snapshot:
@@ -71,9 +74,11 @@ def _snapshot(path: Path, where: str) -> Snapshot:
     return found
 
 
-def _upload(workspace: Workspace, files: Snapshot, prefix: str, what: str, stop: threading.Event) -> str:
+def _upload(
+    workspace: Workspace, files: Snapshot, datastore: str, prefix: str, what: str, stop: threading.Event
+) -> str:
     # azure-ai-ml asks for the secrets by POST, which azure-core does not try again.
-    store: Any = retrying(lambda: workspace.client.datastores.get(_STORE, include_secrets=True), stop=stop)
+    store: Any = retrying(lambda: workspace.client.datastores.get(datastore, include_secrets=True), stop=stop)
     secret = getattr(store.credentials, "account_key", None) or getattr(store.credentials, "sas_token", None)
     url = f"{store.protocol}://{store.account_name}.blob.{store.endpoint}/{store.container_name}"
     inside = f"{prefix}/" if files.root else prefix

@@ -1,4 +1,4 @@
-"""Commands that take a job: `plan`, `run`, `submit`."""
+"""Commands that take a job: `plan`, `run`, `submit`, `export`."""
 
 from __future__ import annotations
 
@@ -132,7 +132,20 @@ def submit(
             click.echo(json.dumps(found, indent=1))
 
 
-COMMANDS = (plan, run, submit)
+@click.command(epilog=example("azml-dist export train.py:job > job.yml"))
+@job_argument
+@set_option
+@input_option
+@json_option
+def export(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> None:
+    """Print a job as the YAML of `az ml job create -f`, its paths absolute."""
+    from azml_dist.dump import yaml_of
+
+    text = yaml_of(load(job, settings, inputs))
+    click.echo(json.dumps({"yaml": text}) if as_json else text, nl=as_json)
+
+
+COMMANDS = (plan, run, submit, export)
 
 
 def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> Job:
