@@ -4,12 +4,13 @@ VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check docs bench clean
 
 help:
 	@echo "make demo    train the quickstart here, as 2 nodes x 2 processes"
 	@echo "make test    run all tests"
 	@echo "make check   lint and type-check"
+	@echo "make docs    build the site of the documents"
 	@echo "make bench   measure, and write docs/bench.md"
 	@echo "make clean   remove .venv and caches"
 
@@ -25,11 +26,16 @@ check: $(VENV)/.installed-groups
 	@$(IN_VENV) ruff format --check
 	@$(IN_VENV) mypy
 
+docs: $(VENV)/.installed-groups
+	@$(IN_VENV) python docs/generate.py
+	@$(IN_VENV) python -m sphinx --quiet --fail-on-warning --nitpicky --conf-dir docs . build/docs
+	@echo "open build/docs/index.html"
+
 bench: $(VENV)/.installed-groups
 	@$(IN_VENV) python -m bench docs/bench.md
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-groups: $(VENV)/.installed

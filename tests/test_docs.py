@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from needs import needs
 
 from azml_dist import Job, cli
 from azml_dist.plan import Service
@@ -21,6 +28,19 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/*.md", "samples/*/README.md", "environments/*/README.md")
     for file in REPOSITORY.glob(pattern)
 )
+
+
+def the_generator() -> Any:
+    """`docs/generate.py`, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = the_generator()
 
 
 def text_of(document: str) -> str:
@@ -109,11 +129,76 @@ def imported(file: Path) -> Iterator[str]:
                         break
 
 
-def test_the_picture_stands_alone_and_on_its_own_ground() -> None:
+@pytest.mark.parametrize("picture", sorted((REPOSITORY / "docs").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_stands_alone_and_on_its_own_ground(picture: Path) -> None:
     """GitHub shows it as an image: nothing outside it is loaded, and the page behind it may be light or dark."""
-    picture = ET.parse(REPOSITORY / "docs" / "idea.svg").getroot()
-    ground = next(e for e in picture if e.tag.endswith("rect"))
+    drawing = ET.parse(picture).getroot()
+    ground = next(e for e in drawing if e.tag.endswith("rect"))
 
-    assert "href" not in ET.tostring(picture, encoding="unicode")
+    assert "href" not in ET.tostring(drawing, encoding="unicode")
     assert float(ground.get("width", 0)) > 950
     assert ground.get("fill") not in (None, "none")
+    assert {e.tag.rpartition("}")[2] for e in drawing} >= {"title", "desc"}, "a screen reader has nothing to read"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_web_addresses_are_well_formed(document: str) -> None:
+    """Whether somebody answers there is not asked: tests are offline."""
+    for address in re.findall(r"\]\((\w+://[^)]*)\)", text_of(document)):
+        parts = urlsplit(address)
+
+        assert parts.scheme == "https", address
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), address
+        assert not re.search(r"\s|[.,;]$", address), address
+
+
+@pytest.mark.parametrize("page", sorted(generate.PAGES))
+def test_what_is_generated_is_what_the_code_gives(page: str) -> None:
+    """`make docs` writes it."""
+    assert text_of(f"docs/{page}") == generate.generated(page)
+
+
+def messages() -> list[str]:
+    return re.findall(r"^### `(.+)`$", text_of("docs/troubleshooting.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", messages())
+def test_every_message_of_the_troubleshooting_page_is_one_of_the_code(message: str) -> None:
+    """`…` stands for what is filled in; backticks cannot stand in the page's."""
+    pieces = [re.escape(piece.strip()) for piece in message.split("…")]
+    pattern = re.compile(".*".join(pieces), re.DOTALL)
+
+    assert any(pattern.search(text) for text in texts_of_the_code())
+
+
+@cache
+def texts_of_the_code() -> list[str]:
+    """Every text in the package as it is printed, what is filled in as `…`."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in PACKAGE.rglob("*.py")]
+    texts = (shown(node) for tree in trees for node in ast.walk(tree))
+    return [text.replace("`", "") for text in texts if text]
+
+
+def shown(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(shown(part) or "…" for part in node.values)
+    return None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sphinx needs Python 3.11")
+@needs("sphinx", "myst_parser", "furo")
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Every link leads somewhere, every page is in the contents, every docstring can be read."""
+    build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--nitpicky", "--conf-dir", "docs"]
+    built = subprocess.run(
+        [*build, "--doctree-dir", tmp_path / "doctrees", ".", tmp_path / "site"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (built.returncode, built.stderr) == (0, "")
+    assert "Processes, nodes, ranks" in (tmp_path / "site" / "docs" / "concepts.html").read_text(encoding="utf-8")

@@ -1,0 +1,78 @@
+"""Writes the parts of the documents that repeat what the code says: `python docs/generate.py`, or `make docs`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from azml_dist.cli import cli
+from azml_dist.vmsizes import VmSize, vm_sizes
+
+DOCS = Path(__file__).parent
+_WIDTH = 100
+_SIZES = re.compile(r"(?<=<!-- sizes: )(.*? -->\n).*?(?=<!-- end of sizes -->)", re.DOTALL)
+
+
+def main() -> None:
+    for page in PAGES:
+        (DOCS / page).write_text(generated(page), encoding="utf-8")
+
+
+def generated(page: str) -> str:
+    """The text that a page of `docs/` should have."""
+    return PAGES[page]()
+
+
+def command_line() -> str:
+    """Every command with its help, as it is printed."""
+    return "\n".join(_command_line())
+
+
+def _command_line() -> Iterator[str]:
+    yield "# Command line\n"
+    yield "What `azml-dist COMMAND --help` prints. `-h` is short for `--help`. Written by `docs/generate.py`.\n"
+    yield _fence(_help(cli, "azml-dist"))
+    for name, command in cli.commands.items():
+        yield f"## azml-dist {name}\n"
+        yield _fence(_help(command, f"azml-dist {name}"))
+
+
+def _help(command: click.Command, name: str) -> str:
+    context = click.Context(command, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    context.help_option_names = ["-h", "--help"]
+    return command.get_help(context)
+
+
+def _fence(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```\n"
+
+
+def sizes() -> str:
+    """The guide to VM sizes with its table."""
+    text = (DOCS / "vm-sizes.md").read_text(encoding="utf-8")
+    return _SIZES.sub(lambda match: match[1] + _sizes_table(), text)
+
+
+def _sizes_table() -> str:
+    lines = ["| size | GPUs | memory | joined by | InfiniBand | VM memory | |", "|---|---|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(_row(size))} |" for size in vm_sizes()]
+    return "\n".join(["", *lines, "", ""])
+
+
+def _row(size: VmSize) -> Iterator[str]:
+    yield f"`{size.name}`"
+    yield f"{size.gpus} x {size.gpu}"
+    yield f"{size.gpu_memory_gib} GB"
+    yield size.gpu_link or ("PCIe" if size.gpu_count > 1 else "")
+    yield f"{size.infiniband_gbps:,} Gbit/s" if size.has_infiniband else "no"
+    yield f"{size.memory_gib:,} GB" if size.memory_gib else ""
+    yield f"retired {size.retired}" if size.retired else "" if size.status == "current" else size.status
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "vm-sizes.md": sizes}
+
+if __name__ == "__main__":
+    main()
