@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from azml_dist.runs import RunStatus as RunStatus
     from azml_dist.runs import run as run
     from azml_dist.runs import submit as submit
+    from azml_dist.sweep import Sweep as Sweep
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOME = {
     "azml_dist.azureml.workspace": "Workspace",
     "azml_dist.local.executor": "Local",
     "azml_dist.runs": "Run RunStatus run submit",
+    "azml_dist.sweep": "Sweep",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = ["__version__", *_MODULE_OF]

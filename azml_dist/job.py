@@ -55,6 +55,7 @@ from azml_dist.values import (
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Command
+    from azure.ai.ml.entities import Sweep as AzureSweep
 
     from azml_dist.plan import LaunchPlan
 
@@ -151,6 +152,41 @@ class Job(Model):
         from azml_dist.azureml.command import to_command
 
         return to_command(self)
+
+    def sweep(
+        self,
+        *,
+        primary_metric: str,
+        goal: str,
+        search_space: Mapping[str, Any],
+        sampling_algorithm: Any = "random",
+        max_total_trials: int | None = None,
+        max_concurrent_trials: int | None = None,
+        timeout: int | None = None,
+        trial_timeout: int | None = None,
+        early_termination_policy: Any = None,
+    ) -> AzureSweep:
+        """azure-ai-ml's own sweep over this job's literal inputs: to be submitted by its client, or for a pipeline.
+
+        Arguments are those of azure-ai-ml's `Command.sweep`, and its classes are taken as ours are. Unlike there, the
+        trials keep the job's nodes and shared memory. `azml_dist.Sweep` runs here too.
+        """
+        from azml_dist.sweep import Sweep
+
+        limits = {
+            "max_total_trials": max_total_trials,
+            "max_concurrent_trials": max_concurrent_trials,
+            "timeout": timeout,
+            "trial_timeout": trial_timeout,
+        }
+        fields: dict[str, Any] = {
+            "search_space": search_space,
+            "objective": {"primary_metric": primary_metric, "goal": goal},
+            "sampling_algorithm": sampling_algorithm,
+            "limits": {name: value for name, value in limits.items() if value is not None},
+            "early_termination": early_termination_policy,
+        }
+        return Sweep(job=self, **fields).to_azure()
 
     def with_set(self, *settings: str) -> Job:
         """A variant by the texts of `--set FIELD=VALUE`; fields have YAML's names or ours, values are read as YAML."""

@@ -6,12 +6,12 @@ The schema is azure-ai-ml's `CommandJobSchema`. Whatever it takes has a place in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from azml_dist.errors import JobError
+from azml_dist.errors import JobError, Problem
 from azml_dist.job import Job
 from azml_dist.model import shown
 from azml_dist.yamlfields import OTHER_TYPES, Fields
@@ -39,9 +39,7 @@ def lines_of(ref: str | os.PathLike[str]) -> Iterator[None]:
     except JobError as error:
         if ".py:" in os.fspath(ref) or not any(p.where for p in error.problems):
             raise
-        fields = Fields(read_yaml(os.fspath(ref)), {})
-        _take_all(fields)
-        raise JobError.of(map(fields.in_yaml, error.problems)) from error.__cause__
+        raise in_lines(read_yaml(os.fspath(ref)), error.problems) from error.__cause__
 
 
 def job_of(document: Document, folder: Path | None = None) -> Job:
@@ -53,6 +51,13 @@ def job_of(document: Document, folder: Path | None = None) -> Job:
     _check_type(document)
     fields = Fields(document, {})
     return fields.build(Job, _take_all(fields, folder))
+
+
+def in_lines(document: Document, problems: Sequence[Problem]) -> JobError:
+    """One error for what is wrong with the job of a document, by its lines and YAML's names."""
+    fields = Fields(document, {})
+    _take_all(fields)
+    return JobError.of(map(fields.in_yaml, problems))
 
 
 def _take_all(fields: Fields, folder: Path | None = None) -> dict[str, Any]:

@@ -18,10 +18,12 @@ class Source(NamedTuple):
     node_rank: int
     role: str = ""
     """Where it is worth a word: a parameter server's."""
+    member: str = ""
+    """Which of the runs that one run consists of: a trial, or a step."""
 
     @property
     def label(self) -> str:
-        return f"[{' '.join(filter(None, (f'node{self.node_rank}', f'rank{self.rank}', self.role)))}]"
+        return f"[{' '.join(filter(None, (self.member, f'node{self.node_rank}', f'rank{self.rank}', self.role)))}]"
 
 
 class Labeller:

@@ -90,6 +90,8 @@ class Place:
     """What is known only when a run starts. What a plan does not know yet stands as a mark in angle brackets."""
 
     run_id: str = "<run id>"
+    root_run_id: str = ""
+    """Of the sweep or pipeline that the run belongs to; its own where there is none."""
     experiment_id: str = "<experiment id>"
     experiment_name: str = "<experiment name>"
     """Of a job that names none; azure-ai-ml takes the name of the folder it is called in."""
@@ -363,7 +365,7 @@ def _common_env(plan: LaunchPlan) -> dict[str, str]:
     experiment = job.experiment_name or place.experiment_name
     env |= {
         "AZUREML_RUN_ID": place.run_id,
-        "AZUREML_ROOT_RUN_ID": place.run_id,
+        "AZUREML_ROOT_RUN_ID": place.root_run_id or place.run_id,
         "AZUREML_EXPERIMENT_ID": place.experiment_id,
         "AZUREML_ARM_PROJECT_NAME": experiment,
         "AZUREML_NODE_COUNT": str(job.node_count),

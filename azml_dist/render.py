@@ -27,9 +27,9 @@ class Table(NamedTuple):
 
 def plan_text(plan: LaunchPlan) -> str:
     """The plan as a person likes to read it."""
-    blocks = [_title(plan), _pairs_text(_facts(plan)), _table_text(_processes(plan))]
-    blocks.append("environment of each process\n" + _pairs_text(_env(plan)))
-    blocks += [_pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
+    blocks = [_title(plan), pairs_text(_facts(plan)), table_text(_processes(plan))]
+    blocks.append("environment of each process\n" + pairs_text(_env(plan)))
+    blocks += [pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
     return "\n\n".join(blocks)
 
 
@@ -42,18 +42,18 @@ def plan_html(plan: LaunchPlan) -> str:
     )
     return (
         f"<p><b>{escape(_title(plan))}</b></p>"
-        f"{_table_html(Table((), _facts(plan)))}{_table_html(_processes(plan))}"
+        f"{table_html(Table((), _facts(plan)))}{table_html(_processes(plan))}"
         f"<details><summary>environment of each process</summary><table>{env}</table></details>{notes}"
     )
 
 
 def run_text(state: RunState) -> str:
     """How a local run stands: its processes, and what it found."""
-    blocks = [f"{state.name}  {state.status}  {_world(state)}  {_duration(state)}"]
-    blocks.append(_table_text(_run_processes(state)))
+    blocks = [f"{state.name}  {state.status}  {_world(state)}  {duration_text(state)}"]
+    blocks.append(table_text(_run_processes(state)))
     if state.error:
-        blocks.append(_pairs_text([("error", state.error), ("hint", state.hint or "")]))
-    blocks += [_pairs_text([("note", finding)]) for finding in state.findings]
+        blocks.append(pairs_text([("error", state.error), ("hint", state.hint or "")]))
+    blocks += [pairs_text([("note", finding)]) for finding in state.findings]
     return "\n\n".join(blocks)
 
 
@@ -61,15 +61,15 @@ def run_html(state: RunState) -> str:
     """The same for a notebook."""
     error = f"<p><b>error</b> {escape(state.error)}</p>" if state.error else ""
     notes = "".join(f"<p><b>note</b> {escape(finding)}</p>" for finding in state.findings)
-    title = f"<p><b>{escape(state.name)}</b> {state.status} · {escape(_world(state))} · {_duration(state)}</p>"
-    return title + _table_html(_run_processes(state)) + error + notes
+    title = f"<p><b>{escape(state.name)}</b> {state.status} · {escape(_world(state))} · {duration_text(state)}</p>"
+    return title + table_html(_run_processes(state)) + error + notes
 
 
 def azure_run_text(run: Mapping[str, Any]) -> str:
     """How a run on Azure ML stands."""
     blocks = ["  ".join(filter(None, (run["name"], run["status"], run["age"])))]
-    blocks.append(_pairs_text([("url", run["url"]), ("error", run["error"] or "")]))
-    blocks.append(_table_text(_azure_ranks(run)))
+    blocks.append(pairs_text([("url", run["url"]), ("error", run["error"] or "")]))
+    blocks.append(table_text(_azure_ranks(run)))
     return "\n\n".join(blocks)
 
 
@@ -78,13 +78,13 @@ def azure_run_html(run: Mapping[str, Any]) -> str:
     link = f'<a href="{escape(run["url"])}">studio</a>'
     error = f"<p><b>error</b> {escape(run['error'])}</p>" if run["error"] else ""
     title = f"<p><b>{escape(run['name'])}</b> {escape(run['status'])} {run['age']} · {link}</p>"
-    return title + _table_html(_azure_ranks(run)) + error
+    return title + table_html(_azure_ranks(run)) + error
 
 
 def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
     """A line a run in a workspace; the newest last."""
     rows = [(r["name"], r["status"], _plural(r["node_count"], "node"), str(r["created_at"] or "")[:16]) for r in runs]
-    return _table_text(Table(("name", "status", "world", "started (UTC)"), rows))
+    return table_text(Table(("name", "status", "world", "started (UTC)"), rows))
 
 
 def _azure_ranks(run: Mapping[str, Any]) -> Table:
@@ -94,10 +94,10 @@ def _azure_ranks(run: Mapping[str, Any]) -> Table:
 def runs_text(states: Iterable[RunState]) -> str:
     """A line a run; the newest last."""
     rows = [
-        (s.name, s.status, _world(s), time.strftime("%Y-%m-%d %H:%M", time.localtime(s.created_at)), _duration(s))
+        (s.name, s.status, _world(s), time.strftime("%Y-%m-%d %H:%M", time.localtime(s.created_at)), duration_text(s))
         for s in states
     ]
-    return _table_text(Table(("name", "status", "world", "started", "took"), rows))
+    return table_text(Table(("name", "status", "world", "started", "took"), rows))
 
 
 def _title(plan: LaunchPlan) -> str:
@@ -170,21 +170,24 @@ def _world(state: RunState) -> str:
     return str(World(**state.world)) if state.world else ""
 
 
-def _duration(state: RunState) -> str:
+def duration_text(state: RunState) -> str:
+    """How long a run has taken so far."""
     if state.started_at is None:
         return ""
     seconds = (state.ended_at or time.time()) - state.started_at
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _pairs_text(pairs: Iterable[tuple[str, str]]) -> str:
+def pairs_text(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values in two columns; what has no value is left out."""
     pairs = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in pairs), default=0)
     indent = "\n" + " " * (width + 2)
     return "\n".join(f"{name:<{width}}  {value.replace(chr(10), indent)}" for name, value in pairs)
 
 
-def _table_text(table: Table) -> str:
+def table_text(table: Table) -> str:
+    """A table for a terminal; columns of numbers stand to the right."""
     rows = [table.headings, *(row or ["..."] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(len(table.headings))]
     numbers = [all(row[i].isdigit() for row in table.rows if row) for i in range(len(widths))]
@@ -197,7 +200,8 @@ def _table_text(table: Table) -> str:
     )
 
 
-def _table_html(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """The same for a notebook."""
     head = _row_html("th", table.headings) if table.headings else ""
     gap = f"<tr><td colspan={len(table.headings)}>…</td></tr>"
     return f"<table>{head}{''.join(_row_html('td', row) if row else gap for row in table.rows)}</table>"

@@ -111,7 +111,7 @@ def _distribution(job: Job) -> dict[str, Any] | None:
         )
     if distribution.type == "ray":
         fields = distribution.model_dump(exclude={"type"}, exclude_none=True)
-        return body | {_camel(name): value for name, value in fields.items()}
+        return body | {camel(name): value for name, value in fields.items()}
     if "process_count_per_node" in distribution.model_fields_set:
         body["processCountPerInstance"] = distribution.process_count_per_node
     return _given(body)
@@ -170,7 +170,7 @@ def _identity(job: Job) -> dict[str, Any] | None:
 def _limits(job: Job) -> dict[str, Any] | None:
     if "timeout" not in job.model_fields_set:
         return None
-    return {"jobLimitsType": "Command"} | ({"timeout": _duration(job.timeout)} if job.timeout else {})
+    return {"jobLimitsType": "Command"} | ({"timeout": duration(job.timeout)} if job.timeout else {})
 
 
 def _services(job: Job) -> dict[str, Any] | None:
@@ -216,7 +216,7 @@ def _unprefixed(reference: str) -> str:
     return reference if reference.startswith("azureml://") else reference.removeprefix("azureml:")
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
     """ISO 8601, with the largest units that fit and no zeros: 90061 is `P1DT1H1M1S`."""
     minutes, s = divmod(seconds, 60)
     hours, m = divmod(minutes, 60)
@@ -229,7 +229,7 @@ def _units(**counts: int) -> str:
     return "".join(f"{count}{unit}" for unit, count in counts.items() if count)
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from azml_dist.job import Job
     from azml_dist.logs import Logs
     from azml_dist.plan import LaunchPlan
+    from azml_dist.sweep import Sweep
+    from azml_dist.sweepplan import SweepPlan
 
 
 class RunStatus(str, Enum):
@@ -137,11 +139,15 @@ def submit(job: Job, *, on: Place = None, dry_run: Literal[False] = False) -> Ru
 @overload
 def submit(job: Job, *, on: Place = None, dry_run: Literal[True]) -> LaunchPlan: ...
 @overload
+def submit(job: Sweep, *, on: Place = None, dry_run: Literal[False] = False) -> Run: ...
+@overload
+def submit(job: Sweep, *, on: Place = None, dry_run: Literal[True]) -> SweepPlan: ...
+@overload
 def submit(job: Sequence[Job], *, on: Place = None, dry_run: Literal[False] = False) -> list[Run | SubmitError]: ...
 @overload
 def submit(job: Sequence[Job], *, on: Place = None, dry_run: Literal[True]) -> list[LaunchPlan]: ...
-def submit(job: Job | Sequence[Job], *, on: Any = None, dry_run: bool = False) -> Any:
-    """Start a job on Azure ML, or where `on` says, and return its run; with `dry_run`, the plan alone.
+def submit(job: Any, *, on: Any = None, dry_run: bool = False) -> Any:
+    """Start a job, or a sweep, on Azure ML, or where `on` says, and return its run; with `dry_run`, the plan alone.
 
     Of a list, what its jobs share is uploaded and looked up once; the result has a run or a `SubmitError` for each,
     in the same order.

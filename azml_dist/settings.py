@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from azml_dist.errors import JobError
+from azml_dist.errors import JobError, Problem
 from azml_dist.inputs import value_for
 from azml_dist.job import Job
 from azml_dist.model import Model, canonical, names_of, nearest_or_all, shown
 from azml_dist.parameter import Parameter
 from azml_dist.yamlfields import GROUPS
 from azml_dist.yamlfile import parse_value
+
+if TYPE_CHECKING:
+    from azml_dist.sweep import Sweep
 
 _OWN_NAMES = {
     "queue_settings": "queue",
@@ -120,3 +123,32 @@ def _raw(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _raw(inner) for key, inner in value.items()}
     return value
+
+
+def with_sweep_settings(sweep: Sweep, settings: Sequence[str]) -> Sweep:
+    """The sweep with every `FIELD=VALUE` set: in the sweep's own fields, or else in its job."""
+    raw = {name: _raw(getattr(sweep, name)) for name in sweep.model_fields_set if name != "job"}
+    of_job: list[str] = []
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        first = field.strip().split(".")[0]
+        if not equals or first not in type(sweep).model_fields or first == "job":
+            of_job.append(setting.removeprefix("trial.").removeprefix("job."))
+            continue
+        *path, last = field.strip().split(".")
+        inside = raw
+        for part in path:
+            inner = inside.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise JobError(f"`{part}` is {shown(inner)}, and has no fields", where=f"--set {field}")
+            inside = inner
+        inside[last] = parse_value(text)
+    try:
+        return type(sweep)(job=sweep.job.with_set(*of_job), **raw)
+    except JobError as error:
+        raise JobError.of(map(_at_setting, error.problems)) from None
+
+
+def _at_setting(problem: Problem) -> Problem:
+    where = problem.where or ""
+    return problem if where.startswith("--set") else problem._replace(where=f"--set {where}".strip())

@@ -56,6 +56,14 @@ def one_of(kinds: Mapping[str, type], what: str) -> Callable[[Any], Any]:
     return check
 
 
+def of_azure(value: Any) -> Any:
+    """An object of azure-ai-ml as the fields that it holds; what it has made up, None or 0, is not given."""
+    if not type(value).__module__.startswith("azure.ai.ml."):
+        return value
+    fields = {name.lstrip("_"): field for name, field in vars(value).items()}
+    return {name: field for name, field in fields.items() if field is not None}
+
+
 def kind_of(kinds: Mapping[str, type]) -> Callable[[Any], str]:
     """The tag of the union's member that a checked value belongs to."""
 

@@ -50,6 +50,31 @@ class Document(NamedTuple):
         return Document(self.file, inner, lines, texts)
 
 
+class Part(Document):
+    """Values from several places, of one file or of more, as one mapping that knows where each of them stands."""
+
+    places: dict[str, tuple[Document, tuple[str, ...]]]
+
+    @classmethod
+    def of(cls, file: str, values: dict[str, tuple[Any, Document, tuple[str, ...]]]) -> Part:
+        """From the values by name: each with the document and the path that it comes from."""
+        texts = {
+            (name, *path[len(at) :]): text
+            for name, (_, document, at) in values.items()
+            for path, text in document.texts.items()
+            if path[: len(at)] == at
+        }
+        part = cls(file, {name: value for name, (value, _, _) in values.items()}, {}, texts)
+        part.places = {name: (document, at) for name, (_, document, at) in values.items()}
+        return part
+
+    def where(self, path: tuple[str, ...]) -> str:
+        if not path or path[0] not in self.places:
+            return super().where(path)
+        document, at = self.places[path[0]]
+        return document.where((*at, *path[1:]))
+
+
 def read_yaml(path: str, what: str = "job") -> Document:
     """The mapping in a YAML file; a `JobError` for anything else."""
     text = _text_of(path, what)

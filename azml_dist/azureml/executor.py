@@ -11,6 +11,7 @@ from azml_dist.errors import SubmitError
 if TYPE_CHECKING:
     from azml_dist.azureml.run import AzureRun
     from azml_dist.job import Job
+    from azml_dist.sweep import Sweep
 
 
 class AzureML:
@@ -23,7 +24,7 @@ class AzureML:
     def __init__(self, workspace: Workspace | None = None) -> None:
         self.workspace = workspace or Workspace()
 
-    def submit(self, job: Job) -> AzureRun:
+    def submit(self, job: Job | Sweep) -> AzureRun:
         """Submit the job, and return its run once Azure ML has it.
 
         Raises `JobError` for a job that cannot mean anything, `SubmitError` where Azure refused it or could not be
@@ -34,7 +35,7 @@ class AzureML:
             raise result
         return result
 
-    def submit_all(self, jobs: Sequence[Job]) -> list[AzureRun | SubmitError]:
+    def submit_all(self, jobs: Sequence[Job | Sweep]) -> list[AzureRun | SubmitError]:
         """Submit many jobs: what they share is uploaded and looked up once. A run or an error for each, in order."""
         from azml_dist.azureml.submission import Submission
 

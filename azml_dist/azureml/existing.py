@@ -17,14 +17,23 @@ _WORDS = {
     "limits": "timeout",
     "inputs": "inputs",
     "environmentVariables": "environment variables",
+    "searchSpace": "search space",
+    "objective": "objective",
+    "samplingAlgorithm": "sampling algorithm",
 }
 """What Azure ML never changes in a job, in our words."""
 
 
 def differences(request: Mapping[str, Any], found: Mapping[str, Any], code: str) -> list[str]:
     """What differs between a plan's request, with the id of its code, and the job that was found, in our words."""
-    wanted = {**request, "codeId": code or None}
+    wanted = {**_flat(request), "codeId": code or None}
+    found = _flat(found)
     return [word for key, word in _WORDS.items() if not _fits(wanted.get(key), found.get(key))]
+
+
+def _flat(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep has what a job has in its trial."""
+    return {**body, **(body.get("trial") or {})}
 
 
 def _fits(wanted: Any, found: Any) -> bool:

@@ -18,6 +18,7 @@ from azml_dist.azureml.existing import differences
 from azml_dist.azureml.git import asked_once
 from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
+from azml_dist.azureml.sweep import to_azure
 from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import JobError, SubmitError
 from azml_dist.inputs import refuse_open_inputs
@@ -27,6 +28,7 @@ from azml_dist.runs import new_name, own_variables
 
 if TYPE_CHECKING:
     from azml_dist.azureml.run import AzureRun
+    from azml_dist.sweep import Sweep
 
 R = TypeVar("R")
 
@@ -44,10 +46,24 @@ class _Order(NamedTuple):
     """By the job itself: a run of that name may be there."""
     variables: dict[str, str]
     """The caller's own variables. Not for printing."""
+    sweep: Sweep | None = None
+    """Of which the plan is that of one trial."""
 
     @property
     def name(self) -> str:
         return str(self.plan.job.name)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What is going to be sent, as far as that is known."""
+        body: dict[str, Any] = (self.sweep.plan() if self.sweep else self.plan).request["properties"]
+        return body
+
+    def as_azure(self, job: Job, *, environment: str, code: str) -> Any:
+        """What azure-ai-ml's client takes; `job` is the plan's, its data uploaded."""
+        if self.sweep:
+            return to_azure(self.sweep.with_(job=job), environment=environment, code=code)
+        return to_command(job, environment=environment, code=code)
 
 
 class Submission:
@@ -61,7 +77,7 @@ class Submission:
         self._made: dict[str, bool | None] = {}
         """Whether there is a job now, by name; None while its request is on its way."""
 
-    def submit(self, jobs: Sequence[Job]) -> list[AzureRun | SubmitError]:
+    def submit(self, jobs: Sequence[Job | Sweep]) -> list[AzureRun | SubmitError]:
         """A run or an error for each job, in order."""
         from azml_dist.azureml.run import AzureRun
 
@@ -91,7 +107,7 @@ class Submission:
                 environment = self._environments.get(repr(job.environment), lambda: self._environment(job))
                 if not (order.is_named and self._is_there(order, code)):
                     job = with_uploaded_inputs(self._workspace, job, self._stop)
-                    self._send(order, to_command(job, environment=environment, code=code))
+                    self._send(order, order.as_azure(job, environment=environment, code=code))
         except SubmitError as error:
             self._made.setdefault(name, False)
             return error
@@ -118,7 +134,7 @@ class Submission:
         found = self._find(order.name)
         if found is None:
             return False
-        if changed := differences(order.plan.request["properties"], found, code):
+        if changed := differences(order.request, found, code):
             raise SubmitError(
                 f"there is a run {order.name} already, whose {', '.join(changed)} differs",
                 hint="give the job another `name`, or none, and each run gets its own",
@@ -206,7 +222,8 @@ class _Once(Generic[R]):
             return self._made[key]
 
 
-def _order(job: Job) -> _Order:
+def _order(what: Job | Sweep) -> _Order:
+    job = what if isinstance(what, Job) else what.job
     if (job.compute or "").lower() == "local":
         # azure-ai-ml would run it in Docker on this machine, with a record of it in the workspace.
         raise JobError(
@@ -216,7 +233,8 @@ def _order(job: Job) -> _Order:
         )
     refuse_open_inputs(job)
     named = job.with_(name=job.name or new_name(job, random_bytes=5))
-    return _Order(named.plan(), job.name is not None, own_variables(job))
+    sweep = None if isinstance(what, Job) else what.with_(job=named)
+    return _Order(named.plan(), job.name is not None, own_variables(job), sweep)
 
 
 def _lost(name: str, is_canceled: bool) -> SubmitError:

@@ -22,11 +22,12 @@ from azml_dist.cli.base import (
     set_option,
 )
 from azml_dist.cli.foreground import Interrupts, report, supervisor_ahead
+from azml_dist.cli.groups import follow_group
 from azml_dist.cli.output import colours, print_chunks, say
-from azml_dist.errors import RunFailed
+from azml_dist.errors import JobError, RunFailed
 
 if TYPE_CHECKING:
-    from azml_dist.job import Job
+    from azml_dist.anyfile import AnyJob
 
 
 @click.command(epilog=example("azml-dist plan job.yml --set node_count=4"))
@@ -49,6 +50,8 @@ def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: 
 @click.option("--launcher", type=click.Choice(["torchrun", "direct"]), help="What starts the processes.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Cancel the run after that time.")
 @click.option("--python", type=click.Path(), help="The Python that `python` means in the command.")
+@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Of a sweep: its first N trials alone.")
+@click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N", help="Of a sweep: N trials at a time.")
 @root_option
 @json_option
 def run(
@@ -58,16 +61,30 @@ def run(
     launcher: Any,
     timeout: float | None,
     python: str | None,
+    max_trials: int | None,
+    parallel: int,
     root: str | None,
     as_json: bool,
 ) -> int:
-    """Run a job on this machine, in the world that Azure ML would start, and follow the logs of all ranks."""
+    """Run a job on this machine, in the world that Azure ML would start, and follow the logs of all ranks.
+
+    Of a sweep, trials run one after another, and a table of them stands at the end.
+    """
     with Interrupts() as interrupts, supervisor_ahead(job, launcher, python) as supervision:
+        from azml_dist.job import Job
         from azml_dist.local.executor import Local
         from azml_dist.plan import World
 
         executor = Local(root=root, launcher=launcher, timeout=timeout, python=python)
         loaded = load(job, settings, inputs)
+        if max_trials and hasattr(loaded, "first_trials"):
+            loaded = loaded.first_trials(max_trials)
+        if not isinstance(loaded, Job):
+            with lines_of(job, settings, inputs):
+                group = executor.submit(loaded, supervision=supervision, at_a_time=parallel)
+            return follow_group(group, interrupts, job, as_json)
+        if max_trials or parallel > 1:
+            raise click.UsageError(f"{job} is no sweep: --max-trials and --parallel have no meaning")
         with lines_of(job, settings, inputs):
             started = interrupts.run = executor.submit(loaded, supervision=supervision)
         say(f"run {started.name}: {World(**started.state().world)}")
@@ -140,17 +157,20 @@ def submit(
 def export(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> None:
     """Print a job as the YAML of `az ml job create -f`, its paths absolute."""
     from azml_dist.dump import yaml_of
+    from azml_dist.job import Job
 
-    text = yaml_of(load(job, settings, inputs))
+    loaded = load(job, settings, inputs)
+    if not isinstance(loaded, Job):
+        raise JobError(f"{job} is no command job, and those are what `export` writes")
+    text = yaml_of(loaded)
     click.echo(json.dumps({"yaml": text}) if as_json else text, nl=as_json)
 
 
 COMMANDS = (plan, run, submit, export)
 
 
-def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> Job:
-    from azml_dist.inputs import with_inputs
-    from azml_dist.jobfile import load_job
+def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> AnyJob:
+    from azml_dist.anyfile import load_any, with_inputs
 
     given = {}
     for text in inputs:
@@ -158,13 +178,13 @@ def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ())
         if not equals or not name or not path:
             raise click.UsageError(f"--input {text!r} is not NAME=PATH")
         given[name] = path
-    return with_inputs(load_job(job).with_set(*settings), given)
+    return with_inputs(load_any(job).with_set(*settings), given)
 
 
 @contextmanager
 def lines_of(job: str, *changes: tuple[str, ...]) -> Iterator[None]:
     """Errors name the line in the job's file, unless the job is not the one in the file any more."""
-    from azml_dist.jobfile import lines_of
+    from azml_dist.anyfile import lines_of
 
     with nullcontext() if any(changes) else lines_of(job):
         yield

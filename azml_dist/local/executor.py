@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from azml_dist.errors import JobError, LaunchError
 from azml_dist.inputs import refuse_open_inputs, with_inputs
@@ -30,6 +31,10 @@ from azml_dist.local.supervision import Supervision, needs_no_quotes
 from azml_dist.parts import Ray, TensorFlow
 from azml_dist.plan import SERVICE, LaunchPlan, Place, Service
 from azml_dist.runs import new_name, own_variables
+
+if TYPE_CHECKING:
+    from azml_dist.local.group import GroupRun
+    from azml_dist.sweep import Sweep
 
 Launcher = Literal["torchrun", "direct"]
 
@@ -83,18 +88,28 @@ class Local:
         self._python = found
         self._service = service
         self._grace = grace
+        self._parent: str | None = None
 
-    def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun:
+    @overload
+    def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun: ...
+    @overload
+    def submit(self, job: Sweep, *, supervision: Supervision | None = None, at_a_time: int = 1) -> GroupRun: ...
+    def submit(self, job: Job | Sweep, *, supervision: Supervision | None = None, at_a_time: int = 1) -> LocalRun:
         """Start the job here and return its run, which goes on while this process lives.
 
+        A sweep runs its trials one after another, or `at_a_time`.
         `supervision` is a supervisor that was started ahead. Raises `JobError` for inputs that are not here,
         `LaunchError` where the run cannot be started.
         """
+        if not isinstance(job, Job):
+            from azml_dist.local.group import start
+
+            return start(job, self, at_a_time, supervision)
         try:
-            plan = self._plan(job)
+            plan = self.plan(job)
             launcher = self._launcher_of(plan)
             supervision = supervision or Supervision(self._python if launcher == "torchrun" else None)
-            folder = self._make_folder(plan.job)
+            folder = self.make_folder(plan.job)
             try:
                 return self._start(plan, launcher, folder, supervision)
             except BaseException as error:
@@ -107,7 +122,24 @@ class Local:
                 supervision.end()
             raise
 
-    def _plan(self, job: Job) -> LaunchPlan:
+    def member_of(self, parent: str) -> Local:
+        """The executor of the runs that a run here consists of: what was said about the whole is not said of each."""
+        executor = copy.copy(self)
+        executor._parent, executor._inputs, executor._timeout = parent, {}, None
+        return executor
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which a run is canceled."""
+        return self._timeout
+
+    @property
+    def inputs(self) -> Mapping[str, str | os.PathLike[str]]:
+        """Where the data of inputs is."""
+        return self._inputs
+
+    def plan(self, job: Job) -> LaunchPlan:
+        """The plan of a job that can run here; raises where it cannot."""
         if sys.platform == "win32":
             raise LaunchError("jobs do not run on Windows itself", hint="run this inside WSL, where they do")
         if job.code and not job.code_folder:
@@ -166,6 +198,7 @@ class Local:
             place = self._place(plan, path, temp, ports)
             placed = plan.at(place)
             state = _first_state(placed, folder)
+            state.parent = self._parent
             folder.write(state)
             for working_dir in place.working_dirs:
                 staging.stage_code(plan.code, Path(working_dir))
@@ -185,7 +218,8 @@ class Local:
             ports.close()
             os.close(lock)
 
-    def _make_folder(self, job: Job) -> RunFolder:
+    def make_folder(self, job: Job) -> RunFolder:
+        """An empty folder for a run of that job."""
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             remember_root(self._root)
@@ -213,6 +247,7 @@ class Local:
         port = str(ports.take(preferred))
         return Place(
             run_id=path.name,
+            root_run_id=self._parent or "",
             experiment_id=staging.MLFLOW_EXPERIMENT,
             experiment_name=experiment,
             tracking_uri=staging.create_mlflow_store(

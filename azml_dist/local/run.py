@@ -24,7 +24,7 @@ _TAIL_LINES = 20
 _POLL = (0.005, 0.02)
 """Seconds between two looks at a run: at first, and at most while nothing happens."""
 
-_children: set[LocalRun] = set()
+children: set[LocalRun] = set()
 """Runs that this process launched and has not waited for."""
 
 
@@ -36,17 +36,17 @@ class LocalRun(Run):
         self._supervision = supervision
         self.name = folder.path.name
         if supervision:
-            _children.add(self)
+            children.add(self)
 
     @classmethod
     def find(cls, name: str, root: str | Path | None = None) -> LocalRun | None:
         """The run of that name, or in that folder; in `root`, or else wherever runs were put."""
         if os.sep in name and (Path(name) / "run.json").exists():
-            return cls(RunFolder(Path(name).resolve()))
+            return _handle(RunFolder(Path(name).resolve()))
         if os.path.basename(name) == name:
             for folder in _roots(root):
                 if (folder / name / "run.json").exists():
-                    return cls(RunFolder(folder / name))
+                    return _handle(RunFolder(folder / name))
         return None
 
     @classmethod
@@ -56,7 +56,7 @@ class LocalRun(Run):
         for file in (file for folder in _roots(root) if folder.is_dir() for file in folder.glob("*/run.json")):
             with suppress(NotFound):  # some other tool's file of that name
                 created.append((RunFolder(file.parent).read().created_at, file.parent))
-        return [cls(RunFolder(folder)) for _, folder in sorted(created)]
+        return [_handle(RunFolder(folder)) for _, folder in sorted(created)]
 
     @property
     def folder(self) -> Path:
@@ -167,12 +167,17 @@ class LocalRun(Run):
         return target
 
     def metrics(self) -> dict[str, float]:
+        return {name: values[-1] for name, values in self.metric_histories().items()}
+
+    def metric_histories(self) -> dict[str, list[float]]:
+        """All values of every metric that was logged with MLflow, in the order in which they were."""
         found = {}
         for folder in (self.folder / "mlruns").glob("*/*/metrics"):
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                # Each line: time in ms, value, step.
-                last = file.read_text().splitlines()[-1].split()
-                found[file.relative_to(folder).as_posix()] = float(last[1])
+                # Each line: time in ms, value, step. One without its end is still being written.
+                lines = (line.split() for line in file.read_text().splitlines(keepends=True) if line.endswith("\n"))
+                if values := [float(line[1]) for line in lines if len(line) > 1]:
+                    found[file.relative_to(folder).as_posix()] = values
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -208,16 +213,25 @@ class LocalRun(Run):
 
     def _let_go(self) -> None:
         """The run has ended: its supervisor, a child of this process, may end too."""
-        _children.discard(self)
+        children.discard(self)
         if self._supervision:
             self._supervision.end()
             self._supervision = None
 
 
+def _handle(folder: RunFolder) -> LocalRun:
+    with suppress(NotFound):
+        if folder.read().kind:
+            from azml_dist.local.group import GroupRun
+
+            return GroupRun(folder)
+    return LocalRun(folder)
+
+
 @atexit.register
 def _wait_for_children() -> None:
     """A script that ends without `wait()` waits here: what it launched would end with it, half done."""
-    for run in list(_children):
+    for run in list(children):
         try:
             try:
                 if not run.state().is_final():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -32,6 +33,17 @@ def stage_code(code: Snapshot, working_dir: Path) -> None:
             target.chmod(mode | stat.S_IWUSR)
     for name in UPLOADED:
         (working_dir / name).mkdir(exist_ok=True)
+
+
+def keep_code(job: Job, code: Snapshot, folder: Path) -> Job:
+    """The job with a copy of its code: runs that start later get the same files, as from one upload."""
+    if not code.files:
+        return job
+    stage_code(code, folder)
+    for name in UPLOADED:
+        with contextlib.suppress(OSError):  # the user's own files in it are kept
+            (folder / name).rmdir()
+    return job.with_(code=str(folder))
 
 
 def stamps(code: Snapshot) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from azml_dist.errors import NotFound
 
-PREPARING, RUNNING, CANCEL_REQUESTED = "Preparing", "Running", "CancelRequested"
+NOT_STARTED, PREPARING, RUNNING, CANCEL_REQUESTED = "NotStarted", "Preparing", "Running", "CancelRequested"
 COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
 FINAL = frozenset({COMPLETED, FAILED, CANCELED})
 """Azure's own words, and those after which nothing changes any more."""
@@ -33,6 +33,26 @@ class ProcessState:
     stopped: bool = False
     """Ended because the run was stopped, not by itself."""
     pid: int | None = None
+
+
+@dataclass
+class MemberState:
+    """A run among those that one run consists of: a trial of a sweep, a step of a pipeline."""
+
+    label: str
+    """`trial 3`, or the name of a step."""
+    name: str
+    """Of its own run, by which it is found."""
+    status: str = NOT_STARTED
+    exit_code: int | None = None
+    failed_rank: int | None = None
+    error: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    """What a trial tries."""
+    metric: float | None = None
+    """The best value of the primary metric that a trial logged."""
 
 
 @dataclass
@@ -58,16 +78,33 @@ class RunState:
     ended_at: float | None = None
     findings: list[str] = field(default_factory=list)
     """What this run did that would go differently on Azure ML, or is lost there."""
+    kind: str | None = None
+    """`sweep` or `pipeline` for a run that consists of others."""
+    members: list[MemberState] = field(default_factory=list)
+    """The runs that it consists of."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else there is to know of such a run, as the best trial of a sweep."""
+    parent: str | None = None
+    """The run that this one belongs to."""
 
     def is_final(self) -> bool:
         return self.status in FINAL
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What `--json` prints: the runs that one consists of as `trials` or `steps`, where there are any."""
+        values = asdict(self)
+        kind, members, details = values.pop("kind"), values.pop("members"), values.pop("details")
+        return values | ({"kind": kind, _MEMBERS[kind]: members, "details": details} if kind else {})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunState:
-        return cls(**{**data, "processes": [ProcessState(**p) for p in data["processes"]]})
+        values = {**data, "processes": [ProcessState(**p) for p in data["processes"]]}
+        if kind := values.get("kind"):
+            values["members"] = [MemberState(**m) for m in values.pop(_MEMBERS[kind])]
+        return cls(**values)
+
+
+_MEMBERS = {"sweep": "trials", "pipeline": "steps"}
 
 
 class RunFolder:

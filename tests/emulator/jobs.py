@@ -178,7 +178,7 @@ class JobRoutes:
         body = request.json()
         check("JobBase", body)
         sent = body["properties"]
-        if sent.get("jobType") != "Command":
+        if sent.get("jobType") not in ("Command", "Sweep"):
             raise user_error(f"Job type {sent.get('jobType')} is not emulated.")
         with self.workspace.changed:
             if name in self.jobs:
@@ -198,9 +198,10 @@ class JobRoutes:
             name = compute.rpartition("/")[2]
             if compute != f"{self.workspace.arm_id}/computes/{name}" or name not in self.workspace.computes:
                 raise user_error(f"Unknown compute target '{name}'.", "BadArgument", "UnknownComputeTarget")
-        if sent.get("codeId"):
-            self.assets.by_id(sent["codeId"])
-        self._check_environment(sent["environmentId"])
+        program = sent.get("trial") or sent
+        if program.get("codeId"):
+            self.assets.by_id(program["codeId"])
+        self._check_environment(program["environmentId"])
         for value in (sent.get("inputs") or {}).values():
             uri = value.get("uri") or ""
             if uri.lower().startswith("/subscriptions/"):

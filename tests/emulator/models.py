@@ -27,8 +27,17 @@ _PREVIEW = {
     "parentJobName": str,
     "priority": int,
     "assetVersion": str,
+    "resources": dict,
+    "logbase": str,
 }
-_PREVIEW_OF = ("CommandJob", "JobResourceConfiguration", "QueueSettings", "JobOutput")
+_PREVIEW_OF = (
+    "CommandJob",
+    "JobResourceConfiguration",
+    "QueueSettings",
+    "JobOutput",
+    "SweepJob",
+    "RandomSamplingAlgorithm",
+)
 
 
 def check(model: str, body: Json) -> None:
