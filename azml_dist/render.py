@@ -81,6 +81,21 @@ def azure_run_html(run: Mapping[str, Any]) -> str:
     return title + table_html(_azure_ranks(run)) + error
 
 
+def submitted_text(said: str, commands: Sequence[tuple[str, str]]) -> str:
+    """Where a run is that was just submitted, and what to type next."""
+    return "\n".join([said, *(f"  {what:<9}{command}" for what, command in commands)])
+
+
+def submitted_html(said: str, url: str, commands: Sequence[tuple[str, str]]) -> str:
+    """The same for a notebook."""
+    link = f'<a href="{escape(url)}">studio</a>'
+    rows = "".join(
+        f"<tr><td>{what}</td><td style='text-align:left'><code>{escape(command)}</code></td></tr>"
+        for what, command in commands
+    )
+    return f"<p>{escape(said)} · {link}</p><table>{rows}</table>"
+
+
 def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
     """A line a run in a workspace; the newest last."""
     rows = [(r["name"], r["status"], _plural(r["node_count"], "node"), str(r["created_at"] or "")[:16]) for r in runs]

@@ -155,13 +155,16 @@ def submit(job: Any, *, on: Any = None, dry_run: bool = False) -> Any:
     Raises `JobError` for a job that cannot mean anything, `LaunchError` where its processes cannot be started,
     `SubmitError` where Azure refused it or could not be reached.
     """
-    if not isinstance(job, Sequence):
-        return job.plan() if dry_run else _executor(on).submit(job)
+    jobs = job if isinstance(job, Sequence) else [job]
     if dry_run:
-        return [one.plan() for one in job]
+        plans = [one.plan() for one in jobs]
+        return plans if jobs is job else plans[0]
     executor = _executor(on)
-    together: Any = getattr(executor, "submit_all", None)
-    return together(job) if together else [executor.submit(one) for one in job]
+    together: Any = getattr(executor, "submit_all", None) if jobs is job else None
+    results = together(jobs) if together else [executor.submit(one) for one in jobs]
+    if announce := getattr(executor, "announce", None):
+        announce(results)
+    return results if jobs is job else results[0]
 
 
 def run(name: str, *, root: str | Path | None = None) -> Run:

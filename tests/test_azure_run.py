@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from emulator.fixtures import SDK_WARNINGS
 from running import CLI, await_, cli
 from submitting import code_in, job, workspace_of
 
-from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow
+from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow, submit
 from azml_dist.azureml.logs import PIECE, LogName, World, parse
 from azml_dist.azureml.run import AzureRun
 from azml_dist.logs import Source
@@ -217,15 +218,28 @@ def test_of_a_large_world_the_first_the_last_and_the_failed_rank_are_shown(emula
     assert shown == [*map(str, range(8)), "...", "300", "...", "509", "510", "511"]
 
 
-def test_waiting_in_a_notebook_renews_what_it_shows(
-    emulator: Emulator, run: AzureRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a notebook gets to show, of which this process is the kernel."""
     displaypub: Any = pytest.importorskip("IPython.core.displaypub")
     interactiveshell: Any = pytest.importorskip("IPython.core.interactiveshell")
     shell = interactiveshell.InteractiveShell.instance()
     monkeypatch.setattr(shell, "kernel", object(), raising=False)
-    published = displaypub.CapturingDisplayPublisher()
-    monkeypatch.setattr(shell, "display_pub", published)
+    publisher = displaypub.CapturingDisplayPublisher()
+    monkeypatch.setattr(shell, "display_pub", publisher)
+    return publisher
+
+
+def test_who_submits_in_a_notebook_is_told_what_to_type_next(azure: AzureML, published: Any) -> None:
+    run = submit(job(), on=azure)
+
+    (shown,) = [output["data"]["text/html"] for output in published.outputs]
+    assert f'<a href="{escape(run.url)}">studio</a>' in shown
+    assert f"<code>azml-dist logs {run.name} --follow</code>" in shown
+    assert f"<code>run = azml_dist.run(&quot;{run.name}&quot;); run.wait()</code>" in shown
+
+
+def test_waiting_in_a_notebook_renews_what_it_shows(emulator: Emulator, run: AzureRun, published: Any) -> None:
     emulator.job(run.name).script = ["Queued", "Running", "Completed"]
 
     run.wait(timeout=60)

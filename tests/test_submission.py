@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -600,15 +601,94 @@ def test_an_upload_shows_its_progress_on_a_terminal_alone(
     azure.submit(job(code=code))
     assert capfd.readouterr().err == ""
     (code / "more.txt").write_text("more\n")
-    ours, theirs = os.openpty()
 
-    with open(theirs, "w") as terminal, monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", terminal)
-        azure.submit(job(code=code))
-        shown = os.read(ours, 4096).decode()
+    with terminal(monkeypatch) as shown:
+        azure.submit(job(code=code, environment=build_in(code / "context")))
+        lines = shown().split("\r\n")
+
+    assert lines[0].endswith("uploading code: 6 of 6 files, 0.0 of 0.0 MB\x1b[K")
+    assert lines[1].endswith("uploading Docker build: 2 of 2 files, 0.0 of 0.0 MB\x1b[K")
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """A terminal in place of stderr; what is yielded reads it."""
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as file, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", file)
+        yield lambda: os.read(ours, 1 << 16).decode()
     os.close(ours)
 
-    assert re.search(r"uploading code: 4 of 4 files, 0\.0 of 0\.0 MB\x1b\[K\r\n$", shown)
+
+def test_who_submits_at_a_terminal_is_told_what_to_type_next(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the workspace, which these commands would not find."""
+    here = emulator.workspace
+    with terminal(monkeypatch) as shown:
+        run = submit(job(), on=azure)
+        lines = shown().splitlines()
+
+    assert lines == [
+        f"run {run.name} is in workspace {here.name}",
+        f"  studio   {run.url}",
+        f"  first    export AZUREML_ARM_SUBSCRIPTION={here.subscription_id} "
+        f"AZUREML_ARM_RESOURCEGROUP={here.resource_group} AZUREML_ARM_WORKSPACE_NAME={here.name}",
+        f"  status   azml-dist status {run.name}",
+        f"  logs     azml-dist logs {run.name} --follow",
+        f"  cancel   azml-dist cancel {run.name}",
+        f"  download azml-dist download {run.name}",
+        f'  Python   run = azml_dist.run("{run.name}"); run.wait()',
+    ]
+
+
+def test_what_one_is_told_to_type_works(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, job_file: str
+) -> None:
+    with terminal(monkeypatch) as shown:
+        submit(job(), on=azure)
+        said = {what: command for what, _, command in (line.strip().partition(" ") for line in shown().splitlines())}
+    here = emulator.workspace
+    principal = {"AZURE_TENANT_ID": here.tenant_id, "AZURE_CLIENT_ID": "someone", "AZURE_CLIENT_SECRET": "secret"}
+    python = f"python -c 'import azml_dist; {said['Python'].strip().replace('wait()', 'cancel()')}'"
+
+    script = f"{said['first'].strip()} && {said['status'].strip()} && {python}"
+    done = subprocess.run(["bash", "-c", script], env=os.environ | principal, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert [one.status for one in emulator.jobs.jobs.values()] == ["CancelRequested"]
+
+
+def test_a_workspace_that_is_found_anyway_is_not_said(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = emulator.workspace
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", here.subscription_id)
+    monkeypatch.setenv("AZURE_RESOURCE_GROUP", here.resource_group)
+    monkeypatch.setenv("AZURE_ML_WORKSPACE_NAME", here.name)
+
+    with terminal(monkeypatch) as shown:
+        submit(job(), on=azure)
+
+        assert "export" not in shown()
+
+
+def test_of_a_list_the_first_is_named(emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as shown:
+        _, second, _ = submit([job(compute="nope"), job(), job()], on=azure)
+        said = shown()
+
+    assert not isinstance(second, SubmitError)
+    assert said.startswith(f"2 of 3 jobs are in workspace {emulator.workspace.name}; of the first, {second.name}:")
+    assert f"azml-dist logs {second.name} --follow" in said
+
+
+def test_a_script_that_nobody_watches_prints_nothing(
+    emulator: Emulator, azure: AzureML, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submit(job(), on=azure)
+
+    assert capfd.readouterr() == ("", "")
 
 
 # Ctrl-C

@@ -40,3 +40,9 @@ class AzureML:
         from azml_dist.azureml.submission import Submission
 
         return Submission(self.workspace).submit(jobs)
+
+    def announce(self, results: Sequence[AzureRun | SubmitError]) -> None:
+        """Tell who has just submitted, at a terminal or in a notebook, where the runs are and what to type next."""
+        from azml_dist.azureml.runview import announce
+
+        announce(self.workspace, results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from azml_dist.errors import SubmitError
+from azml_dist.render import submitted_html, submitted_text
 from azml_dist.runs import RunStatus
 
 if TYPE_CHECKING:
     from azml_dist.azureml.run import AzureRun
+    from azml_dist.azureml.workspace import Workspace
     from azml_dist.logs import Source
 
 _SHOWN = 16
@@ -62,10 +65,39 @@ def last_line(text: str | None) -> str:
     return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 1]}…"
 
 
+def next_commands(workspace: Workspace, name: str) -> list[tuple[str, str]]:
+    """What to type next about a run, in a shell and in Python."""
+    found = " ".join(f"{name}={shlex.quote(value)}" for name, value in workspace.variables.items())
+    return [
+        *([("first", f"export {found}")] if found else []),
+        ("status", f"azml-dist status {name}"),
+        ("logs", f"azml-dist logs {name} --follow"),
+        ("cancel", f"azml-dist cancel {name}"),
+        ("download", f"azml-dist download {name}"),
+        ("Python", f'run = azml_dist.run("{name}"); run.wait()'),
+    ]
+
+
+def announce(workspace: Workspace, results: Sequence[AzureRun | SubmitError]) -> None:
+    """Tell who has just submitted jobs, at a terminal or in a notebook, where they are and what to type next."""
+    runs = [result for result in results if not isinstance(result, SubmitError)]
+    ipython = _notebook()
+    if not runs or not (ipython or sys.stderr.isatty()):
+        return
+    said = f"run {runs[0].name} is in workspace {workspace.name}"
+    if len(results) > 1:
+        said = f"{len(runs)} of {len(results)} jobs are in workspace {workspace.name}; of the first, {runs[0].name}:"
+    commands = next_commands(workspace, runs[0].name)
+    if ipython:
+        ipython.display.display(ipython.display.HTML(submitted_html(said, runs[0].url, commands)))
+    else:
+        print(submitted_text(said, [("studio", runs[0].url), *commands]), file=sys.stderr, flush=True)
+
+
 def in_the_notebook(run: AzureRun) -> Callable[[], None]:
     """Show the run below the cell of a notebook, if this is one; what is returned brings it up to date."""
-    ipython: Any = sys.modules.get("IPython")
-    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+    ipython = _notebook()
+    if ipython is None:
         return lambda: None
     handle = ipython.display.display(run, display_id=True)
 
@@ -74,6 +106,12 @@ def in_the_notebook(run: AzureRun) -> Callable[[], None]:
             handle.update(run)
 
     return renew
+
+
+def _notebook() -> Any:
+    """IPython, where this process is the kernel of a notebook."""
+    ipython: Any = sys.modules.get("IPython")
+    return ipython if ipython and hasattr(ipython.get_ipython(), "kernel") else None
 
 
 def _seconds(stamp: str | None) -> float | None:

@@ -204,6 +204,15 @@ class Workspace:
         studio = _CLOUDS.get(self.cloud, _CLOUDS["AzureCloud"])[2]
         return f"{studio}/runs/{run_name}?wsid={self.arm_id}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables by which another process finds this workspace; none where it finds it without them."""
+        found = Workspace()
+        elsewhere = not (found.is_configured and found._ids == self._ids)
+        ids = self._ids._asdict() if elsewhere else {}
+        cloud = {"AZUREML_CURRENT_CLOUD": self.cloud} if self.cloud != found.cloud else {}
+        return {_VARIABLES[key][0]: value for key, value in ids.items()} | cloud
+
     def __repr__(self) -> str:
         return f"Workspace({', '.join(f'{k}={v!r}' for k, v in self._ids._asdict().items())})"
 

@@ -123,7 +123,9 @@ def submit(
 ) -> None:
     """Submit a job to Azure ML; prints the name of its run, and its page in the studio."""
     from azml_dist.azureml.executor import AzureML
+    from azml_dist.azureml.runview import next_commands
     from azml_dist.azureml.workspace import Workspace
+    from azml_dist.render import submitted_text
 
     place = Workspace(subscription, resource_group, workspace)
     started = AzureML(place).submit(load(job, settings, inputs))
@@ -131,9 +133,7 @@ def submit(
     if not as_json:
         click.echo(f"{started.name}\n{started.url}")
         sys.stdout.flush()
-    say(f"run {started.name} is in workspace {place.name}")
-    for what, command in _next_commands(started.name):
-        say(f"  {what:<9}{command}")
+    say(submitted_text(f"run {started.name} is in workspace {place.name}", next_commands(place, started.name)))
     try:
         if wait:
             started.wait()
@@ -188,13 +188,3 @@ def lines_of(job: str, *changes: tuple[str, ...]) -> Iterator[None]:
 
     with nullcontext() if any(changes) else lines_of(job):
         yield
-
-
-def _next_commands(name: str) -> list[tuple[str, str]]:
-    return [
-        ("status", f"azml-dist status {name}"),
-        ("logs", f"azml-dist logs {name} --follow"),
-        ("cancel", f"azml-dist cancel {name}"),
-        ("download", f"azml-dist download {name}"),
-        ("Python", f'run = azml_dist.run("{name}"); run.wait()'),
-    ]
