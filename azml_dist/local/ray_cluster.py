@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _UP = b"Ray runtime started"
 """What `ray start` prints when its node has joined the cluster."""
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": ""}
+"""Also where they are disabled, Ray reports as much to its makers, unless there is no address to report to."""
 _PATIENCE = 120.0
 """Seconds for all nodes to join; on two busy cores it takes some 10."""
 
@@ -36,7 +38,7 @@ def node_commands(
     """The command that makes each node one of the cluster; its head first. Every port is one that nobody else has."""
     # The working directory may hold a `ray.py`: nothing is imported from there.
     main = "import sys; sys.path[:] = filter(None, sys.path); from ray.scripts.scripts import main; sys.exit(main())"
-    start = [python, "-c", main, "start", "--block", "--disable-usage-stats"]
+    start = [python, "-c", main, "start", "--block"]
     head = {
         "--port": port,
         # Two clusters of one machine would both take Ray's own 10001.
@@ -125,7 +127,9 @@ class RayCluster:
 
     def _environment_of(self, node: int) -> dict[str, str]:
         """What tasks on a node see: the variables of the job, as the command does, and the node's own place."""
-        env = self._spec["base_env"] | self._spec["contexts"][0]["env"] | self._spec["slices"][node] | self._env
+        env = (
+            self._spec["base_env"] | self._spec["contexts"][0]["env"] | self._spec["slices"][node] | self._env | _QUIET
+        )
         here = self._spec["nodes"][node]
         env |= {"AZUREML_CR_NODE_RANK": str(node), "AZUREML_CR_EXECUTION_WORKING_DIR_PATH": here, "PWD": here}
         return {name: value for name, value in env.items() if name not in ("RAY_ADDRESS", "AZUREML_PROCESS_NAME")}
