@@ -37,6 +37,8 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_title = "azml_dist"
 html_show_sourcelink = False
 html_copy_source = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -57,19 +57,28 @@ def sizes() -> str:
 
 
 def _sizes_table() -> str:
-    lines = ["| size | GPUs | memory | joined by | InfiniBand | VM memory | |", "|---|---|---|---|---|---|---|"]
-    lines += [f"| {' | '.join(_row(size))} |" for size in vm_sizes()]
-    return "\n".join(["", *lines, "", ""])
+    headings = ("size", "GPUs", "GB each", "joined by", "InfiniBand, Gbit/s", "GB of the VM", "")
+    kept = [size for size in vm_sizes() if not size.retired]
+    gone = [size for size in vm_sizes() if size.retired]
+    lines = [_line(headings), _line(["---"] * len(headings)), *(_line(_row(size)) for size in kept)]
+    retired = ["Azure has retired these:", "", "| on | sizes |", "|---|---|"]
+    for day in sorted({size.retired for size in gone if size.retired}, reverse=True):
+        retired.append(_line((str(day), ", ".join(f"`{size.name}`" for size in gone if size.retired == day))))
+    return "\n".join(["", *lines, "", *retired, "", ""])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _row(size: VmSize) -> Iterator[str]:
     yield f"`{size.name}`"
-    yield f"{size.gpus} x {size.gpu}"
-    yield f"{size.gpu_memory_gib} GB"
+    yield f"{size.gpus} x {size.gpu.removeprefix('NVIDIA ')}"
+    yield str(size.gpu_memory_gib)
     yield size.gpu_link or ("PCIe" if size.gpu_count > 1 else "")
-    yield f"{size.infiniband_gbps:,} Gbit/s" if size.has_infiniband else "no"
-    yield f"{size.memory_gib:,} GB" if size.memory_gib else ""
-    yield f"retired {size.retired}" if size.retired else "" if size.status == "current" else size.status
+    yield f"{size.infiniband_gbps:,}" if size.has_infiniband else "none"
+    yield f"{size.memory_gib:,}" if size.memory_gib else ""
+    yield "" if size.status == "current" else size.status
 
 
 PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "vm-sizes.md": sizes}
