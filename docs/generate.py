@@ -61,9 +61,10 @@ def _sizes_table() -> str:
     kept = [size for size in vm_sizes() if not size.retired]
     gone = [size for size in vm_sizes() if size.retired]
     lines = [_line(headings), _line(["---"] * len(headings)), *(_line(_row(size)) for size in kept)]
-    retired = ["Azure has retired these:", "", "| on | sizes |", "|---|---|"]
-    for day in sorted({size.retired for size in gone if size.retired}, reverse=True):
-        retired.append(_line((str(day), ", ".join(f"`{size.name}`" for size in gone if size.retired == day))))
+    days = sorted({size.retired for size in gone if size.retired}, reverse=True)
+    names = [", ".join(f"`{size.name}`" for size in gone if size.retired == day) for day in days]
+    retired = [_line((str(day), name)) for day, name in zip(days, names, strict=True)]
+    retired = ["Azure has retired these:", "", "| on | sizes |", "|---|---|", *retired]
     return "\n".join(["", *lines, "", *retired, "", ""])
 
 

@@ -154,8 +154,7 @@ def test_web_addresses_are_well_formed(document: str) -> None:
 
 @pytest.mark.parametrize("page", sorted(generate.PAGES))
 def test_what_is_generated_is_what_the_code_gives(page: str) -> None:
-    """`make docs` writes it."""
-    assert text_of(f"docs/{page}") == generate.generated(page)
+    assert text_of(f"docs/{page}") == generate.generated(page), "python docs/generate.py writes it"
 
 
 def messages() -> list[str]:
