@@ -22,20 +22,27 @@ from threading import Timer
 from typing import Any, NamedTuple
 
 import pytest
+from emulator import Emulator
+from emulator.fixtures import SDK_WARNINGS
 
 from azml_dist import Job
 
+pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
+
 REPOSITORY = Path(__file__).parents[1]
-NOT_TYPED = {"api.md", "bench.md", "cli.md", "index.md", "samples.md", "submitting.md", "troubleshooting.md"}
-"""Pages without blocks that could be typed here: they have none, are generated, or speak to Azure."""
+NOT_TYPED = {"api.md", "bench.md", "cli.md", "index.md", "samples.md", "troubleshooting.md"}
+"""Pages without blocks that could be typed: they have none, or are generated."""
 DOCUMENTS = (
     "README.md",
     *sorted(f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md") if page.name not in NOT_TYPED),
 )
 
-HERE, ROOT = "/home/you/azml-dist", "/home/you/.azml_dist/runs"
-"""What the documents show for the copy of the repository, and for the folder of runs."""
-RUN_NAME = re.compile(r"\b[a-z0-9][a-z0-9-]*-[0-9a-f]{6}\b")
+ON_AZURE = {"docs/submitting.md"}
+"""Documents whose blocks speak to Azure ML: the emulated one."""
+
+HERE, ROOT, WORKSPACE = "/home/you/azml-dist", "/home/you/.azml_dist/runs", "my-workspace"
+"""What the documents show for the copy of the repository, for the folder of runs, and for the emulated workspace."""
+RUN_NAME = re.compile(r"\b[a-z0-9][a-z0-9-]*-[0-9a-f]{6}(?:[0-9a-f]{4})?\b")
 END, SECONDS = "-- end of output --", 180
 VOLATILE = (
     (RUN_NAME, "NAME"),
@@ -83,7 +90,12 @@ def sections() -> Iterator[Section]:
 
 
 @pytest.mark.parametrize("section", [pytest.param(s, id=f"{s.document}: {s.title}") for s in sections() if s.blocks])
-def test_every_block_does_what_it_shows(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_does_what_it_shows(
+    section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if section.document in ON_AZURE:
+        request.getfixturevalue("azure_sdk")
+        log_in(request.getfixturevalue("emulator"), tmp_path / "bin", monkeypatch)
     folder = repository_copy(tmp_path / "azml-dist")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("AZML_DIST_ROOT", str(tmp_path / "runs"))
@@ -94,6 +106,25 @@ def test_every_block_does_what_it_shows(section: Section, tmp_path: Path, monkey
         for block in section.blocks:
             reader.follow(block)
         reader.expect_nothing_more()
+
+
+def log_in(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulated workspace is that of the reader, whose `az login` asks nobody."""
+    here = emulator.workspace
+    variables = {
+        "AZURE_TENANT_ID": here.tenant_id,
+        "AZURE_CLIENT_ID": "someone",
+        "AZURE_CLIENT_SECRET": "secret",
+        "AZUREML_ARM_SUBSCRIPTION": here.subscription_id,
+        "AZUREML_ARM_RESOURCEGROUP": here.resource_group,
+        "AZUREML_ARM_WORKSPACE_NAME": here.name,
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    folder.mkdir()
+    (folder / "az").write_text('#!/bin/sh\n[ "$*" = login ]\n')
+    (folder / "az").chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
 
 
 def repository_copy(folder: Path) -> Path:
@@ -189,7 +220,8 @@ class Reader:
         return RUN_NAME.sub(lambda name: self.names.get(name[0], name[0]), text)
 
     def compare(self, shown: Sequence[str], printed: str, where: str) -> None:
-        printed = printed.replace(str(self.root), ROOT).replace(str(self.folder), HERE)
+        for real, ours in ((str(self.root), ROOT), (str(self.folder), HERE), ("emulated-workspace", WORKSPACE)):
+            printed = printed.replace(real, ours)
         lines = printed.splitlines()
         assert same(shown, lines), f"{where}: shown\n\n" + "\n".join(shown) + "\n\nbut there came\n\n" + printed
         for name, real in zip(dict.fromkeys(names_in(shown)), dict.fromkeys(names_in(lines)), strict=False):
