@@ -54,7 +54,7 @@ from azml_dist.values import (
 )
 
 if TYPE_CHECKING:
-    from azure.ai.ml.entities import Command
+    from azure.ai.ml.entities import Command, CommandJob
     from azure.ai.ml.entities import Sweep as AzureSweep
 
     from azml_dist.plan import LaunchPlan
@@ -131,6 +131,13 @@ class Job(Model):
         from azml_dist.jobfile import load_job
 
         return load_job(path)
+
+    @classmethod
+    def from_command(cls, command: Command | CommandJob) -> Job:
+        """The job that azure-ai-ml's own `command(...)` means; what a job has no place for is refused by name."""
+        from azml_dist.azureml.from_command import from_command
+
+        return from_command(command)
 
     def dump(self, path: str | PathLike[str]) -> None:
         """Write the job as the YAML of `az ml job create -f`; paths near the file are seen from its folder."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 from azml_dist.errors import JobError, LaunchError, NotFound, Problem, SubmitError
 
 if TYPE_CHECKING:
+    from azure.ai.ml.entities import Command
+
     from azml_dist.azureml.workspace import Workspace
     from azml_dist.job import Job
     from azml_dist.logs import Logs
@@ -135,19 +137,21 @@ Place: TypeAlias = "Executor | Literal['local'] | None"
 
 
 @overload
-def submit(job: Job, *, on: Place = None, dry_run: Literal[False] = False) -> Run: ...
+def submit(
+    job: Sequence[Job | Command], *, on: Place = None, dry_run: Literal[False] = False
+) -> list[Run | SubmitError]: ...
 @overload
-def submit(job: Job, *, on: Place = None, dry_run: Literal[True]) -> LaunchPlan: ...
-@overload
-def submit(job: Sweep, *, on: Place = None, dry_run: Literal[False] = False) -> Run: ...
+def submit(job: Sequence[Job | Command], *, on: Place = None, dry_run: Literal[True]) -> list[LaunchPlan]: ...
 @overload
 def submit(job: Sweep, *, on: Place = None, dry_run: Literal[True]) -> SweepPlan: ...
 @overload
-def submit(job: Sequence[Job], *, on: Place = None, dry_run: Literal[False] = False) -> list[Run | SubmitError]: ...
+def submit(job: Job | Sweep | Command, *, on: Place = None, dry_run: Literal[False] = False) -> Run: ...
 @overload
-def submit(job: Sequence[Job], *, on: Place = None, dry_run: Literal[True]) -> list[LaunchPlan]: ...
+def submit(job: Job | Command, *, on: Place = None, dry_run: Literal[True]) -> LaunchPlan: ...
 def submit(job: Any, *, on: Any = None, dry_run: bool = False) -> Any:
     """Start a job, or a sweep, on Azure ML, or where `on` says, and return its run; with `dry_run`, the plan alone.
+
+    A job may be a `Command` of azure-ai-ml too, as its `command(...)` makes one.
 
     Of a list, what its jobs share is uploaded and looked up once; the result has a run or a `SubmitError` for each,
     in the same order.
@@ -155,16 +159,17 @@ def submit(job: Any, *, on: Any = None, dry_run: bool = False) -> Any:
     Raises `JobError` for a job that cannot mean anything, `LaunchError` where its processes cannot be started,
     `SubmitError` where Azure refused it or could not be reached.
     """
-    jobs = job if isinstance(job, Sequence) else [job]
+    many = isinstance(job, Sequence)
+    jobs = [_job(one) for one in job] if many else [_job(job)]
     if dry_run:
         plans = [one.plan() for one in jobs]
-        return plans if jobs is job else plans[0]
+        return plans if many else plans[0]
     executor = _executor(on)
-    together: Any = getattr(executor, "submit_all", None) if jobs is job else None
+    together: Any = getattr(executor, "submit_all", None) if many else None
     results = together(jobs) if together else [executor.submit(one) for one in jobs]
     if announce := getattr(executor, "announce", None):
         announce(results)
-    return results if jobs is job else results[0]
+    return results if many else results[0]
 
 
 def run(name: str, *, root: str | Path | None = None) -> Run:
@@ -218,6 +223,14 @@ def own_variables(job: Job) -> dict[str, str]:
             for name in missing
         )
     return {name: os.environ[name] for name in names}
+
+
+def _job(job: Any) -> Any:
+    """The job or sweep itself, or the job that a `Command` of azure-ai-ml means."""
+    from azml_dist.job import Job
+    from azml_dist.sweep import Sweep
+
+    return job if isinstance(job, Job | Sweep) else Job.from_command(job)
 
 
 def _executor(on: Any) -> Executor:

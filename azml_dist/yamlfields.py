@@ -140,7 +140,7 @@ class Fields:
     def command(self, value: Any) -> Any:
         """The command as text; azure-ai-ml's old spelling `{inputs.x}` as what it sends for it, `${{inputs.x}}`."""
         if isinstance(value, str):
-            return ExistingCommand(_OLD_EXPRESSION.sub(r"${{\1}}", value))
+            return ExistingCommand(with_new_expressions(value))
         hint = "a list is possible in Python alone, `Job(command=[...])`" if isinstance(value, list) else None
         self.problem(f"{shown(value)} is not text", hint, ("command",))
         return "true"
@@ -332,6 +332,11 @@ def load_environment(path: str | os.PathLike[str]) -> Environment:
     fields = Fields(document, {})
     data = {k: v for k, v in document.data.items() if k != "$schema"}
     return fields.build(Environment, fields.environment(data, (), Path(document.file).absolute().parent))
+
+
+def with_new_expressions(command: str) -> str:
+    """A command with azure-ai-ml's old spelling `{inputs.x}` as what it sends for it, `${{inputs.x}}`."""
+    return _OLD_EXPRESSION.sub(r"${{\1}}", command)
 
 
 def absolute(path: Any, folder: Path) -> Any:

@@ -26,11 +26,11 @@ with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn abou
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def sent_by_azure(path: Path) -> dict[str, Any]:
+def sent_by_azure(job: Any) -> dict[str, Any]:
     """What the client would put on the wire before it asks the service for ids."""
     logging.disable(logging.CRITICAL)
     try:
-        job = load_job(path)
+        job = load_job(job) if isinstance(job, Path) else job
         if not isinstance(job.environment, str):
             job.environment = "an id"  # which the service gives it before the body is made
         body = to_rest_job_object(job)
@@ -117,7 +117,7 @@ def known(body: dict[str, Any], folder: Path) -> dict[str, Any]:
         path = value.get("uri", "").removeprefix("<uploaded from ").removesuffix(">").removeprefix("file:")
         if path and (folder / path).exists():
             value["uri"] = f"from {(folder / path).resolve()}"
-    code, environment = properties.get("codeId"), properties["environmentId"]
+    code, environment = properties.get("codeId"), properties.get("environmentId")
     if code is None or Path(str(code)).is_absolute() or (folder / str(code)).is_dir():
         properties["codeId"] = None
     properties["environmentId"] = None if environment == "an id" else environment
