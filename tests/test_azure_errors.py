@@ -124,13 +124,38 @@ def test_no_permission(emulator: Emulator, azure: AzureML, tmp_path: Path, route
     assert "AzureML Data Scientist" in str(error.hint)
 
 
-def test_no_permission_for_the_storage(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
-    emulator.inject(answer(403, code="AuthorizationPermissionMismatch"), route="blobs.put", times=None)
+STORAGE = {
+    # Messages as in "Common REST API error codes" of Azure Storage, and in public logs of uploads that failed.
+    "AuthorizationPermissionMismatch": (
+        "This request is not authorized to perform this operation using this permission.",
+        "your login may not write to the workspace's storage",
+        "Storage Blob Data Contributor",
+    ),
+    "AuthorizationFailure": (
+        "This request is not authorized to perform this operation.",
+        "the workspace's storage lets nobody in from here",
+        "firewall",
+    ),
+    "KeyBasedAuthenticationNotPermitted": (
+        "Key based authentication is not permitted on this storage account.",
+        "the workspace's storage takes no keys",
+        "az ml datastore",
+    ),
+}
 
-    error = refused(azure, code=code_in(tmp_path / "code"))
+
+@pytest.mark.parametrize("code", STORAGE)
+def test_what_the_storage_refuses(emulator: Emulator, azure: AzureML, tmp_path: Path, code: str) -> None:
+    message, words, hint = STORAGE[code]
+    emulator.inject(answer(403, code=code, message=message), route="blobs.put", times=None)
+    data = code_in(tmp_path / "data")
+
+    error = refused(azure, inputs={"d": Input(path=str(data))})
 
     assert isinstance(error, AuthError)
-    assert "Storage Blob Data Contributor" in str(error.hint)
+    assert words in str(error)
+    assert hint in str(error.hint)
+    assert emulator.jobs.jobs == {}
 
 
 # What Azure has too little of
@@ -140,7 +165,6 @@ def test_no_permission_for_the_storage(emulator: Emulator, azure: AzureML, tmp_p
     ("fault", "words"),
     [
         (answer(409, code="Conflict"), "it clashes with what is there"),
-        (answer(403, code="QuotaExceeded"), "the quota does not allow it"),
         (answer(429, retry_after=0), "Azure is asked too often"),
         (answer(500), "Azure answered 500"),
         (answer(503), "Azure answered 503"),
@@ -158,6 +182,49 @@ def test_what_stays_wrong_is_said(emulator: Emulator, azure: AzureML, fault: Any
     assert words in str(error)
     assert emulator.counts()["jobs.put"] <= 8
     assert emulator.jobs.jobs == {}
+
+
+QUOTA = {
+    # As seen in public logs of Azure ML and of Azure Resource Manager.
+    "of a family, for a cluster": answer(
+        400,
+        code="ClusterMinNodesExceedCoreQuota",
+        message="The specified subscription has a Standard NCSv3 Family vCPU quota of 6 and cannot accomodate for at "
+        "least 1 requested managed compute nodes which maps to 24 vCPUs.",
+    ),
+    "of a size": answer(
+        400,
+        code="BadRequest",
+        message="Not enough quota available for Standard_NC24s_v3 in SubscriptionId 5ca1ab1e. Current usage/limit: "
+        "0/6. Additional needed: 24",
+    ),
+    "of cores": answer(
+        409,
+        code="QuotaExceeded",
+        message="Operation could not be completed as it results in exceeding approved standardNCSv3Family Cores quota. "
+        "Additional details - Location: eastus, Current Limit: 6, Current Usage: 0, Additional Required: 24, (Minimum) "
+        "New Limit Required: 24.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", QUOTA.values(), ids=QUOTA)
+def test_what_the_quota_does_not_allow(emulator: Emulator, azure: AzureML, fault: Any) -> None:
+    emulator.inject(fault, route="jobs.put", times=None)
+
+    error = refused(azure)
+
+    assert "cannot submit job one: the quota does not allow it: " in str(error)
+    assert "24" in str(error)
+    assert "az ml compute list-usage" in str(error.hint)
+    assert emulator.counts()["jobs.put"] == 1
+
+
+def test_a_name_with_quota_in_it_is_no_quota(emulator: Emulator, azure: AzureML) -> None:
+    error = refused(azure, environment="azureml:quota-study:1")
+
+    assert isinstance(error, NotFound)
+    assert "there is no environment `quota-study:1`" in str(error)
 
 
 def test_the_request_id_is_kept(emulator: Emulator, azure: AzureML) -> None:

@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 
 _STATUS = re.compile(r"^\([\w.]+\) |\nCode: .*", re.DOTALL)
 _LOGIN = "`az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET of a service principal"
+_QUOTA = re.compile(r"(?i)\b(cores?|vcpu|enough|exceed\w*) quota\b|\bquota (of|limits?|available|reached|exceeded)\b")
+"""As in "a vCPU quota of 6", "not enough quota available", "exceeding approved Cores quota": seen in public logs."""
+_STORAGE = {
+    "AuthorizationPermissionMismatch": (
+        "your login may not write to the workspace's storage",
+        "ask its owner for the role Storage Blob Data Contributor",
+    ),
+    "AuthorizationFailure": (
+        "the workspace's storage lets nobody in from here",
+        "a firewall or private network guards it: try from inside, or ask its owner to allow your address",
+    ),
+    "KeyBasedAuthenticationNotPermitted": (
+        "the workspace's storage takes no keys",
+        "its datastores have to go by identity (`az ml datastore update`): ask the workspace's owner",
+    ),
+}
+"""What Blob Storage refuses with 403, by its error code ("Common REST API error codes"): words and a hint."""
 
 
 class _Said(NamedTuple):
@@ -96,7 +113,7 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
             f"cannot {what}: Azure does not take the login ({message})",
             f"{_LOGIN}; a login lasts some hours",
         )
-    if _is_quota(code, message):
+    if status in (400, 403, 409) and _is_quota(code, message):
         return _Said(
             SubmitError,
             f"cannot {what}: the quota does not allow it: {message}",
@@ -135,15 +152,9 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
 
 def _of_403(what: str, message: str) -> _Said:
     found = re.search(r"perform action '([^']+)' over scope '([^']+)'", message)
-    if (
-        "AuthorizationPermissionMismatch" in message
-        or "not authorized to perform this operation using this permission" in message
-    ):
-        return _Said(
-            AuthError,
-            f"cannot {what}: your login may not write to the workspace's storage",
-            "ask its owner for the role Storage Blob Data Contributor",
-        )
+    for code, (words, hint) in _STORAGE.items():
+        if code in message:
+            return _Said(AuthError, f"cannot {what}: {words}", hint)
     if found:
         place = found[2].rpartition("/")[2]
         return _Said(
@@ -271,7 +282,7 @@ def _body(error: Any) -> str:
 
 
 def _is_quota(code: str, message: str) -> bool:
-    return "quota" in f"{code} {message}".lower()
+    return "quota" in code.lower() or _QUOTA.search(message) is not None
 
 
 def _request_id(error: Any) -> str | None:

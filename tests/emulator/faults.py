@@ -35,6 +35,7 @@ class Fault:
     kind: Kind
     status: int = 503
     code: str | None = None
+    message: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
 
@@ -44,7 +45,8 @@ class Fault:
     def reply(self, *, storage: bool) -> Reply:
         """The answer to send instead of the service's."""
         code = self.code or (_STORAGE_CODES if storage else _CODES).get(self.status, "InternalServerError")
-        refusal = Refusal(self.status, code, f"Injected fault {self.status}.", headers=dict(self.headers))
+        message = self.message or f"Injected fault {self.status}."
+        refusal = Refusal(self.status, code, message, headers=dict(self.headers))
         return refusal.storage_reply() if storage else refusal.reply()
 
 
@@ -53,10 +55,12 @@ def delay(seconds: float) -> Fault:
     return Fault(Kind.DELAY, seconds=seconds)
 
 
-def answer(status: int, *, code: str | None = None, retry_after: float | None = None) -> Fault:
+def answer(
+    status: int, *, code: str | None = None, message: str | None = None, retry_after: float | None = None
+) -> Fault:
     """The service answers with this status and does nothing."""
     headers = () if retry_after is None else (("Retry-After", f"{retry_after:g}"),)
-    return Fault(Kind.ANSWER, status=status, code=code, headers=headers)
+    return Fault(Kind.ANSWER, status=status, code=code, message=message, headers=headers)
 
 
 def reset_before() -> Fault:
