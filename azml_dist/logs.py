@@ -31,6 +31,7 @@ class Labeller:
 
     def __init__(self, sources: Sequence[Source], *, colour: bool = False) -> None:
         self._labels = [_coloured(s) if colour else f"{s.label} ".encode() for s in sources]
+        self._attempts: dict[int, int] = {}
         self._open: int | None = None
         """The rank whose line has been begun and not ended."""
 
@@ -42,6 +43,10 @@ class Labeller:
         return labeller
 
     def label(self, piece: Piece) -> bytes:
+        if self._attempts.setdefault(piece.rank, piece.attempt) != piece.attempt:
+            self._attempts[piece.rank] = piece.attempt
+            begun = f"-- attempt {piece.attempt + 1} --\n".encode()
+            return self.end() + self.label(piece._replace(data=begun)) + self.label(piece)
         label, data = self._labels[piece.rank], piece.data
         ended = data.endswith(b"\n")
         text = data[:-1].replace(b"\n", b"\n" + label) + data[-1:]

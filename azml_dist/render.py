@@ -51,6 +51,8 @@ def run_text(state: RunState) -> str:
     """How a local run stands: its processes, and what it found."""
     blocks = [f"{state.name}  {state.status}  {_world(state)}  {duration_text(state)}"]
     blocks.append(table_text(_run_processes(state)))
+    if state.earlier:
+        blocks.append(pairs_text(_attempts(state)))
     if state.error:
         blocks.append(pairs_text([("error", state.error), ("hint", state.hint or "")]))
     blocks += [pairs_text([("note", finding)]) for finding in state.findings]
@@ -62,7 +64,8 @@ def run_html(state: RunState) -> str:
     error = f"<p><b>error</b> {escape(state.error)}</p>" if state.error else ""
     notes = "".join(f"<p><b>note</b> {escape(finding)}</p>" for finding in state.findings)
     title = f"<p><b>{escape(state.name)}</b> {state.status} · {escape(_world(state))} · {duration_text(state)}</p>"
-    return title + table_html(_run_processes(state)) + error + notes
+    attempts = table_html(Table((), _attempts(state))) if state.earlier else ""
+    return title + table_html(_run_processes(state)) + attempts + error + notes
 
 
 def azure_run_text(run: Mapping[str, Any]) -> str:
@@ -172,6 +175,12 @@ def _run_processes(state: RunState) -> Table:
         failed = [] if state.failed_rank is None else [rows[state.failed_rank]]
         rows = [*rows[:_HEAD], None, *failed, None, *rows[-_FOOT:]]
     return Table(("rank", "node", *["role"] * roles, "ended", "log"), rows)
+
+
+def _attempts(state: RunState) -> list[tuple[str, str]]:
+    """What became of the attempts before; the processes of the last one are shown."""
+    earlier = [(f"attempt {number}", f"{a.status}: {a.error}") for number, a in enumerate(state.earlier, 1)]
+    return [*earlier, (f"attempt {state.retry + 1}", "shown above")]
 
 
 def _ending(process: ProcessState, run_is_over: bool) -> str:

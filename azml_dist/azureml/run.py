@@ -147,15 +147,10 @@ class AzureRun(Run):
             return
         labeller = Labeller(self._sources, colour=colour) if label else Labeller.of_none(self._sources)
         follower = Follower(self._storage_token)
-        attempts: dict[int, int] = {}
 
         def show(lines: Iterable[Line]) -> Iterator[bytes]:
             for line in lines:
-                rank, attempt = line.name.source.rank, line.name.attempt
-                if attempts.setdefault(rank, attempt) != attempt:
-                    attempts[rank] = attempt
-                    yield labeller.end() + labeller.label(Piece(rank, f"-- attempt {attempt + 1} --\n".encode()))
-                yield labeller.label(Piece(rank, line.data))
+                yield labeller.label(Piece(line.name.source.rank, line.data, line.name.attempt))
 
         details = self._details()
         if tail is not None:

@@ -73,6 +73,8 @@ class Interrupts:
 def report(run: LocalRun, job: str) -> None:
     """How the run ended, where everything of it is, and what to type next."""
     state = run.state()
+    for number, attempt in enumerate(state.earlier, 1):
+        say(f"attempt {number}: {attempt.status}, {attempt.error}")
     for finding in state.findings:
         say(f"note: {finding}")
     if state.error:

@@ -49,6 +49,13 @@ def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: 
 @set_option
 @click.option("--launcher", type=click.Choice(["torchrun", "direct"]), help="What starts the processes.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Cancel the run after that time.")
+@click.option("--retries", type=click.IntRange(min=0), default=0, help="Start a run that fails again, so many times.")
+@click.option(
+    "--preempt-after",
+    type=float,
+    metavar="SECONDS",
+    help="Take the nodes away after that time, as low-priority ones are; a further attempt begins.",
+)
 @click.option("--python", type=click.Path(), help="The Python that `python` means in the command.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Of a sweep: its first N trials alone.")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N", help="Of a sweep: N trials at a time.")
@@ -60,6 +67,8 @@ def run(
     settings: tuple[str, ...],
     launcher: Any,
     timeout: float | None,
+    retries: int,
+    preempt_after: float | None,
     python: str | None,
     max_trials: int | None,
     parallel: int,
@@ -75,7 +84,14 @@ def run(
         from azml_dist.local.executor import Local
         from azml_dist.plan import World
 
-        executor = Local(root=root, launcher=launcher, timeout=timeout, python=python)
+        executor = Local(
+            root=root,
+            launcher=launcher,
+            timeout=timeout,
+            python=python,
+            retries=retries,
+            preempt_after=preempt_after,
+        )
         loaded = load(job, settings, inputs)
         if max_trials and hasattr(loaded, "first_trials"):
             loaded = loaded.first_trials(max_trials)

@@ -14,23 +14,28 @@ Stamp = Sequence[int]
 """Size in bytes and time of the last change in ns, as the file was staged."""
 
 
-def collect(run_folder: Path, nodes: Sequence[str], staged: Mapping[str, Stamp]) -> list[str]:
-    """Move what each node wrote to `./outputs` and `./logs` into `artifacts/`; what is worth telling about it."""
+def collect(run_folder: Path, nodes: Sequence[str], staged: Mapping[str, Stamp], retry: int = 0) -> list[str]:
+    """Move what each node wrote to `./outputs` and `./logs` into `artifacts/`; what is worth telling about it.
+
+    A further attempt's go to `outputs/retry_001` and its like there (seen).
+    """
     writers: dict[str, list[int]] = defaultdict(list)
     strays: list[str] = []
     for node, working_dir in enumerate(nodes):
         for path in sorted(_written(working_dir, staged)):
             if path.split("/", 1)[0] in UPLOADED:
-                _keep(run_folder / "artifacts", Path(working_dir), node, path, again=path in writers)
+                _keep(run_folder / "artifacts", Path(working_dir), node, path, retry, again=path in writers)
                 writers[path].append(node)
             elif path not in strays:
                 strays.append(path)
     return [*_clashes(writers), *_lost(strays)]
 
 
-def _keep(artifacts: Path, working_dir: Path, node: int, path: str, *, again: bool) -> None:
+def _keep(artifacts: Path, working_dir: Path, node: int, path: str, retry: int, *, again: bool) -> None:
+    folder, _, rest = path.partition("/")
+    kept = f"{folder}/retry_{retry:03}/{rest}" if retry else path
     # Nothing of the user's is lost: what Azure would refuse to overwrite stands under the node that wrote it.
-    target = artifacts / f"node_{node}" / path if again else artifacts / path
+    target = artifacts / f"node_{node}" / kept if again else artifacts / kept
     target.parent.mkdir(parents=True, exist_ok=True)
     (working_dir / path).replace(target)
 

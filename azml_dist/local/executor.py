@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -19,18 +18,19 @@ from azml_dist.errors import JobError, LaunchError
 from azml_dist.inputs import refuse_open_inputs, with_inputs
 from azml_dist.job import Job
 from azml_dist.local import staging
+from azml_dist.local.attempts import SNAPSHOT
 from azml_dist.local.environment import base_environment, has_module
 from azml_dist.local.gpus import share, visible_gpus
-from azml_dist.local.hosts import LOOPBACK, has_network
 from azml_dist.local.mpirun import find_mpirun
-from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
+from azml_dist.local.places import places
+from azml_dist.local.ports import Ports
 from azml_dist.local.ray_cluster import node_commands
 from azml_dist.local.run import LocalRun
 from azml_dist.local.state import ProcessState, RunFolder, RunState
 from azml_dist.local.supervision import Supervision, needs_no_quotes
-from azml_dist.parts import Ray, TensorFlow
-from azml_dist.plan import SERVICE, LaunchPlan, Place, Service
-from azml_dist.runs import new_name, own_variables
+from azml_dist.parts import Ray
+from azml_dist.plan import SERVICE, LaunchPlan, Service
+from azml_dist.runs import new_name
 
 if TYPE_CHECKING:
     from azml_dist.local.group import GroupRun
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 Launcher = Literal["torchrun", "direct"]
 
-HOST = "127.0.0.1"
 LAUNCHERS: dict[str | None, tuple[str, ...]] = {
     None: ("direct", "torchrun"),
     "PyTorch": ("torchrun", "direct"),
@@ -61,6 +60,10 @@ class Local:
             PyTorch jobs use torchrun where torch is installed.
         timeout: seconds after which a run is canceled, in place of the job's own.
         python: the Python whose torchrun is used, and which `python` means in the command; the one that runs this.
+        retries: how often a run whose processes fail is started again: under the same name, with fresh working
+            directories, and with what was written to its outputs.
+        preempt_after: seconds, from when all processes of the first attempt run, after which its nodes are taken away,
+            as those of low priority are on Azure ML: all are killed at once, and a further attempt begins.
         service: what Azure ML is taken to do where its documentation is silent.
         grace: seconds between the request to end (SIGTERM) and the end (SIGKILL) of processes that are stopped.
     """
@@ -73,11 +76,16 @@ class Local:
         launcher: Launcher | None = None,
         timeout: float | None = None,
         python: str | None = None,
+        retries: int = 0,
+        preempt_after: float | None = None,
         service: Service = SERVICE,
         grace: float = 3.0,
     ) -> None:
-        if timeout is not None and not timeout > 0:
-            raise JobError(f"a timeout of {timeout:g} s is none", hint="write a number of seconds above 0")
+        for name, seconds in (("timeout of", timeout), ("preemption after", preempt_after)):
+            if seconds is not None and not seconds > 0:
+                raise JobError(f"a {name} {seconds:g} s is none", hint="write a number of seconds above 0")
+        if retries < 0:
+            raise JobError(f"{retries} further attempts are none", hint="write how often a run may begin again")
         found = shutil.which(python or sys.executable)
         if not found:
             raise LaunchError(f"there is no Python at {python}", hint="give the path of the interpreter itself")
@@ -85,6 +93,8 @@ class Local:
         self._root = Path(root) if root else default_root()
         self._launcher = launcher
         self._timeout = timeout
+        self._retries = retries
+        self._preempt_after = preempt_after
         self._python = found
         self._service = service
         self._grace = grace
@@ -195,21 +205,22 @@ class Local:
         temp = Path(supervision.temp)
         try:
             path = _without_blanks(folder.path, temp)
-            place = self._place(plan, path, temp, ports)
-            placed = plan.at(place)
-            state = _first_state(placed, folder)
+            attempts = 1 + self._retries + (self._preempt_after is not None)
+            found = places(plan, path, temp, ports, attempts)
+            plans = [plan.at(replace(place, root_run_id=self._parent or "")) for place in found]
+            state = _first_state(plans[0], folder)
             state.parent = self._parent
             folder.write(state)
-            for working_dir in place.working_dirs:
+            for working_dir in plans[0].place.working_dirs:
                 staging.stage_code(plan.code, Path(working_dir))
+            if attempts > 1:
+                staging.stage_code(plan.code, path / SNAPSHOT)
             for name in ("user_logs", "system_logs"):
                 (folder.path / name).mkdir()
             folder.reserve()
-            (folder.path / "plan.json").write_text(json.dumps(_unsecret(placed).to_dict(), indent=1))
-            spec = self._specification(placed, folder, state, supervision.temp)
-            spec |= {"launcher": launcher, "temp": str(temp), "launcher_port": ports.take()}
-            if isinstance(job := plan.job.distribution, Ray) and launcher == "ray":
-                spec["ray"] = node_commands(job, self._python, place.addresses, place.ports[0], ports, str(temp))
+            (folder.path / "plan.json").write_text(json.dumps(_unsecret(plans[0]).to_dict(), indent=1))
+            spec = self._specification(plans[0], folder, state, supervision.temp) | {"launcher": launcher}
+            spec["attempts"] = [self._attempt(one, spec, ports) for one in plans]
             state.launcher = launcher
             folder.write(state)
             supervision.hand_over(spec, [lock, *ports.held])
@@ -240,30 +251,6 @@ class Local:
         except OSError as error:
             raise _cannot_write(self._root, error) from error
 
-    def _place(self, plan: LaunchPlan, path: Path, temp: Path, ports: Ports) -> Place:
-        job, world = plan.job, plan.world
-        experiment = job.experiment_name or "Default"
-        preferred = self._service.mpi_master_port if world.distribution == "Mpi" else AZURE_MASTER_PORT
-        port = str(ports.take(preferred))
-        return Place(
-            run_id=path.name,
-            root_run_id=self._parent or "",
-            experiment_id=staging.MLFLOW_EXPERIMENT,
-            experiment_name=experiment,
-            tracking_uri=staging.create_mlflow_store(
-                path / "mlruns", path.name, experiment, job.display_name or path.name
-            ),
-            addresses=_addresses(plan),
-            master_port=port,
-            mpi_master_port=port,
-            nccl_socket_ifname=None if has_network() else LOOPBACK,
-            ports=_ports(plan, ports),
-            working_dirs=[str(path / "nodes" / str(node)) for node in range(world.node_count)],
-            inputs=staging.link_inputs(job, temp / "inputs"),
-            outputs=staging.stage_outputs(job, path / "outputs"),
-            own_variables=own_variables(job),
-        )
-
     def _specification(self, plan: LaunchPlan, folder: RunFolder, state: RunState, temp: str) -> dict[str, Any]:
         """All that the supervisor needs to know, values of the caller's own variables included: it is never written."""
         world = plan.world
@@ -275,34 +262,48 @@ class Local:
         state.launcher_version = str(mpi) if mpi else None
         slices, finding = share(visible_gpus(base), world.node_count, world.process_count_per_node)
         state.findings += [finding] if finding else []
-        contexts = []
-        for process in plan.processes:
-            here = {"PWD": plan.place.working_dir(process.node_rank), "MLFLOW_ALLOW_FILE_STORE": "true"}
-            contexts.append(
-                {
-                    "rank": process.rank,
-                    "node_rank": process.node_rank,
-                    "local_rank": process.local_rank,
-                    "env": {**here, **process.env, **slices[process.node_rank]},
-                }
-            )
         return {
             "folder": str(folder.path),
+            "temp": temp,
             "launcher_is_chosen": self._launcher is not None,
             "python": self._python,
             "argv": [bash, "-c", plan.command],
             "base_env": base,
             "node_count": world.node_count,
             "process_count": world.process_count_per_node,
-            "nodes": list(plan.place.working_dirs),
             "hosts": list(plan.place.addresses),
             "mpirun": mpi,
-            "contexts": contexts,
             "slices": slices,
             "staged": staging.stamps(plan.code),
             "timeout": self._timeout or plan.job.timeout,
+            "retries": self._retries,
+            "preempt_after": self._preempt_after,
             "grace": self._grace,
         }
+
+    def _attempt(self, plan: LaunchPlan, spec: dict[str, Any], ports: Ports) -> dict[str, Any]:
+        """What each attempt of a run has of its own."""
+        attempt: dict[str, Any] = {
+            "nodes": list(plan.place.working_dirs),
+            "contexts": [
+                {
+                    "rank": process.rank,
+                    "node_rank": process.node_rank,
+                    "local_rank": process.local_rank,
+                    "env": {
+                        "PWD": plan.place.working_dir(process.node_rank),
+                        "MLFLOW_ALLOW_FILE_STORE": "true",
+                        **process.env,
+                        **spec["slices"][process.node_rank],
+                    },
+                }
+                for process in plan.processes
+            ],
+            "launcher_port": ports.take(),
+        }
+        if isinstance(ray := plan.job.distribution, Ray) and spec["launcher"] == "ray":
+            attempt["ray"] = node_commands(ray, self._python, plan.place, ports)
+        return attempt
 
 
 def default_root() -> Path:
@@ -345,27 +346,6 @@ def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
         display_name=plan.job.display_name,
         created_at=time.time(),
     )
-
-
-_FIRST_ADDRESS = {"Mpi": HOST, "Ray": "127.0.0.2"}
-"""Of the distributions that take nodes of one address for one node. 127.0.0.1 Ray would take for the machine's own."""
-
-
-def _addresses(plan: LaunchPlan) -> list[str]:
-    """All nodes are this machine; on Linux, so is all of 127.0.0.0/8."""
-    first = _FIRST_ADDRESS.get(plan.world.distribution or "")
-    if first and sys.platform == "linux":
-        return [str(ip_address(first) + node) for node in range(plan.world.node_count)]
-    return [HOST] * plan.world.node_count
-
-
-def _ports(plan: LaunchPlan, ports: Ports) -> list[int]:
-    distribution = plan.job.distribution
-    if isinstance(distribution, Ray) and not distribution.address:
-        if distribution.port:
-            return [ports.take_exactly(distribution.port, "Ray's head")]
-        return [ports.take(plan.service.ray_port)]
-    return [ports.take() for _ in plan.processes] if isinstance(distribution, TensorFlow) else []
 
 
 def _unsecret(plan: LaunchPlan) -> LaunchPlan:

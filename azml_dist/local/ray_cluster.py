@@ -14,7 +14,6 @@ import secrets
 import shlex
 import signal
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from azml_dist.local import processes
@@ -23,6 +22,7 @@ from azml_dist.local.ports import Ports
 
 if TYPE_CHECKING:
     from azml_dist.parts import Ray
+    from azml_dist.plan import Place
 
 _UP = b"Ray runtime started"
 """What `ray start` prints when its node has joined the cluster."""
@@ -32,26 +32,23 @@ _PATIENCE = 120.0
 """Seconds for all nodes to join; on two busy cores it takes some 10."""
 
 
-def node_commands(
-    ray: Ray, python: str, addresses: Sequence[str], port: int, ports: Ports, temp: str
-) -> list[list[str]]:
+def node_commands(ray: Ray, python: str, place: Place, ports: Ports) -> list[list[str]]:
     """The command that makes each node one of the cluster; its head first. Every port is one that nobody else has."""
     # The working directory may hold a `ray.py`: nothing is imported from there.
     main = "import sys; sys.path[:] = filter(None, sys.path); from ray.scripts.scripts import main; sys.exit(main())"
     start = [python, "-c", main, "start", "--block"]
-    head = {
-        "--port": port,
+    head: dict[str, int | str] = {
+        "--port": place.ports[0],
         # Two clusters of one machine would both take Ray's own 10001.
         "--ray-client-server-port": ports.take(),
         "--dashboard-port": _dashboard_port(ray, ports),
-        "--temp-dir": os.path.join(temp, "ray"),
     }
     if ray.include_dashboard is not None:
         head["--include-dashboard"] = str(ray.include_dashboard).lower()
     commands = []
-    for node, address in enumerate(addresses):
+    for node, address in enumerate(place.addresses):
         options = {"--node-ip-address": address, "--dashboard-agent-listen-port": ports.take()}
-        options |= head if node == 0 else {"--address": f"{addresses[0]}:{port}"}
+        options |= head if node == 0 else {"--address": f"{place.address(0)}:{place.ports[0]}"}
         words = [str(word) for option in options.items() for word in option]
         more = ray.worker_node_additional_args if node else ray.head_node_additional_args
         commands.append([*start, *["--head"] * (node == 0), *words, *shlex.split(more or "")])
@@ -89,6 +86,7 @@ class RayCluster:
         """Start every node at once: workers wait for their head."""
         for node, command in enumerate(self._spec["ray"]):
             output, theirs = os.pipe()
+            command += [] if node else ["--temp-dir", os.path.join(self._spec["temp"], "ray")]
             try:
                 pid = spawn(command, self._spec["nodes"][node], self._environment_of(node), theirs)
             finally:

@@ -124,7 +124,7 @@ class LocalRun(Run):
         With `tail` only the last ones of those that are there; with `follow` then all that come, to the run's end.
         """
         state = self.state()
-        reader = Reader(self.folder, [p.log for p in state.processes], ranks)
+        reader = Reader(self.folder, state.first_logs, ranks)
         sources = [Source(p.rank, p.node_rank, "ps" if p.serves else "") for p in state.processes]
         labeller = Labeller(sources, colour=colour) if label else Labeller.of_none(sources)
         pauses = _pauses()

@@ -13,6 +13,8 @@ from azml_dist.errors import NotFound
 
 NOT_STARTED, PREPARING, RUNNING, CANCEL_REQUESTED = "NotStarted", "Preparing", "Running", "CancelRequested"
 COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
+PREEMPTED = "Preempted"
+"""How an attempt ended whose nodes were taken away; never the status of a run."""
 FINAL = frozenset({COMPLETED, FAILED, CANCELED})
 """Azure's own words, and those after which nothing changes any more."""
 
@@ -56,6 +58,20 @@ class MemberState:
 
 
 @dataclass
+class Attempt:
+    """An attempt that was followed by another. The processes' exit codes tell more."""
+
+    status: str
+    """`Failed`, or `Preempted`."""
+    error: str | None
+    failed_rank: int | None
+    exit_code: int | None
+    started_at: float | None
+    ended_at: float
+    processes: list[ProcessState]
+
+
+@dataclass
 class RunState:
     """What `run.json` holds, and `azml-dist run --json` prints."""
 
@@ -68,6 +84,10 @@ class RunState:
     failed_rank: int | None = None
     error: str | None = None
     hint: str | None = None
+    retry: int = 0
+    """Which attempt this is: 0 is the first, and 1 the one whose logs are in `user_logs/retry_001`."""
+    earlier: list[Attempt] = field(default_factory=list)
+    """The attempts before; `processes` and what ended them are those of the last."""
     launcher: str | None = None
     launcher_version: str | None = None
     """Of mpirun: which one it is, and where it was found."""
@@ -90,6 +110,11 @@ class RunState:
     def is_final(self) -> bool:
         return self.status in FINAL
 
+    @property
+    def first_logs(self) -> list[str]:
+        """The log of each process in the first attempt; those of others are named after them."""
+        return [p.log for p in (self.earlier[0].processes if self.earlier else self.processes)]
+
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints: the runs that one consists of as `trials` or `steps`, where there are any."""
         values = asdict(self)
@@ -98,10 +123,15 @@ class RunState:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunState:
-        values = {**data, "processes": [ProcessState(**p) for p in data["processes"]]}
+        values = {**data, "processes": _processes(data)}
+        values["earlier"] = [Attempt(**{**a, "processes": _processes(a)}) for a in data.get("earlier", [])]
         if kind := values.get("kind"):
             values["members"] = [MemberState(**m) for m in values.pop(_MEMBERS[kind])]
         return cls(**values)
+
+
+def _processes(data: dict[str, Any]) -> list[ProcessState]:
+    return [ProcessState(**p) for p in data["processes"]]
 
 
 _MEMBERS = {"sweep": "trials", "pipeline": "steps"}

@@ -25,7 +25,8 @@ class Supervision:
         self.temp = _make_temp()
         ours, theirs = socket.socketpair()
         package = str(Path(__file__).resolve().parent.parent.parent)
-        code = f"import sys; sys.path.insert(0, {package!r}); from azml_dist.local.supervisor import main; main()"
+        main = "from azml_dist.local.guard import guard_supervisor; guard_supervisor()"
+        code = f"import sys; sys.path.insert(0, {package!r}); {main}"
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", code, self.temp, torchrun_python or ""],
             stdin=theirs.fileno(),

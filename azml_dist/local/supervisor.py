@@ -1,8 +1,7 @@
 """The process that owns a local run: starts it, keeps its logs, ends it, and writes how it ended.
 
 It runs apart from whoever launched the run, so that a busy notebook, a closed terminal or a `kill -9` of the launching
-process cannot leave ranks behind. Two processes watch each other: the supervisor, and a guard that is its parent. On
-Linux both adopt every descendant that loses its parent, so when one of them is killed, the other ends all that is left.
+process cannot leave ranks behind. In a run of several attempts each has a supervisor, one after another.
 Standard library alone: it starts in a few hundredths of a second and stays small.
 """
 
@@ -15,18 +14,16 @@ import os
 import selectors
 import shutil
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from azml_dist.local import processes, state
+from azml_dist.local import attempts, processes, state
 from azml_dist.local.artifacts import collect
 from azml_dist.local.launchers import Exit, Launcher, LaunchFailed, make_launcher
 from azml_dist.local.merged import Writer
-from azml_dist.local.state import ProcessState, RunFolder, RunState
-from azml_dist.local.supervision import receive, send
+from azml_dist.local.state import RunFolder, RunState
+from azml_dist.local.verdict import reason
 
 if TYPE_CHECKING:
     from azml_dist.local.torchrun import Host
@@ -46,78 +43,28 @@ _OF_THE_DISK = (
     errno.EFBIG,
     errno.ENOENT,
 )
-_EXIT_ABORT = b"terminate called without an active exception"
-
-
-def main() -> None:
-    """Entry point of the guard; stdin is a socket, over which the run comes, and which its launcher keeps open."""
-    temp, torchrun_python = sys.argv[1:]
-    processes.adopt_orphans()
-    guards, supervisors = socket.socketpair()
-    if pid := os.fork():
-        supervisors.close()
-        _guard(pid, guards, temp)
-        return
-    guards.close()
-    processes.adopt_orphans()
-    host = None
-    if torchrun_python:
-        from azml_dist.local.torchrun import start_host
-
-        host = start_host(torchrun_python, temp)
-    payload, _ = receive(supervisors)
-    if payload:
-        spec = json.loads(payload)
-        log = os.path.join(spec["folder"], "system_logs", "supervisor.txt")
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), 2)
-        Supervisor(spec, host, lifelines=(0, supervisors.fileno())).run()
-
-
-def _guard(supervisor: int, to_supervisor: socket.socket, temp: str) -> None:
-    """Hand the run on to the supervisor and wait for its end. If it was killed, end what it left and say so."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, lambda signum, _: processes.send([supervisor], signum))
-    payload, fds = receive(socket.socket(fileno=os.dup(0)))
-    if payload:
-        send(to_supervisor, payload, fds)
-        status = _wait_for(supervisor)
-    processes.end_descendants(deadline=time.monotonic() + 10)
-    if payload:
-        _write_the_end(RunFolder(json.loads(payload)["folder"]), status)
-    shutil.rmtree(temp, ignore_errors=True)
-
-
-def _wait_for(pid: int) -> int:
-    while (ended := os.wait())[0] != pid:
-        pass
-    return ended[1]
-
-
-def _write_the_end(folder: RunFolder, status: int) -> None:
-    run = RunState.from_dict(json.loads(folder.file.read_bytes()))
-    if not run.is_final():
-        run.status, run.exit_code, run.ended_at = state.FAILED, 1, time.time()
-        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an error of its own"
-        run.error = f"the run's supervisor was ended by {how}; its processes were stopped"
-        folder.release()
-        folder.write(run)
 
 
 class Supervisor:
-    """One run, from its first process to its last word."""
+    """One attempt of a run, from its first process to its last word."""
 
     def __init__(self, spec: dict[str, Any], host: Host | None, lifelines: tuple[int, ...]) -> None:
         self._spec = spec
         self._folder = RunFolder(spec["folder"])
         self._state = RunState.from_dict(json.loads(self._folder.file.read_bytes()))
-        self._logs = Writer(self._folder.path, [p.log for p in self._state.processes])
+        self._logs = Writer(self._folder.path, self._state.first_logs, self._state.retry)
         self._selector = selectors.DefaultSelector()
         self._outputs: dict[int, int] = {}
         self._groups: dict[int, int] = {}
         """Process groups by rank, of the ranks that have started and not ended."""
         self._waiting = {p.rank for p in self._state.processes}
         self._serving = {p.rank for p in self._state.processes if p.serves}
-        self._deadline = time.monotonic() + spec["timeout"] if spec["timeout"] else None
+        now = time.time()
+        self._state.started_at = self._state.started_at or now
+        left = spec["timeout"] and spec["timeout"] - (now - self._state.started_at)
+        self._deadline = left and time.monotonic() + left
+        self._preempt_after = None if self._state.retry else spec["preempt_after"]
+        self._preempt_at: float | None = None
         self._stopping = False
         self._verdict: str | None = None
         """The status the run will end with, where that is decided by more than its exit codes."""
@@ -131,7 +78,7 @@ class Supervisor:
         """Start, watch, end. Whatever goes wrong, nothing is left running and the reason is written down."""
         self._listen_to_signals()
         try:
-            self._state.status, self._state.started_at = state.RUNNING, time.time()
+            self._state.status = state.RUNNING
             self._save()
             try:
                 self._launcher.start()
@@ -168,6 +115,8 @@ class Supervisor:
         self.watch(output, lambda: self._take(rank))
         if self._stopping:
             processes.send_group(pid, signal.SIGTERM)
+        if self._preempt_after and len(self._groups) == len(self._state.processes):
+            self._preempt_at = time.monotonic() + self._preempt_after
 
     def ended(self, exits: list[Exit]) -> None:
         """Ranks ended. The first that failed by itself ends the run, under its name."""
@@ -214,6 +163,8 @@ class Supervisor:
             self._kill_at = min(self._kill_at, now) if request == "kill" else self._kill_at
         if self._deadline and now > self._deadline:
             self._cancel(f"it ran for longer than its timeout of {self._spec['timeout']:g} s")
+        if self._preempt_at and now > self._preempt_at:
+            self._preempt()
         if now >= self._kill_at:
             for pgid in self._groups.values():
                 processes.send_group(pgid, signal.SIGKILL)
@@ -252,13 +203,13 @@ class Supervisor:
 
     # How a run ends.
 
-    def _stop(self) -> None:
+    def _stop(self, signum: int = signal.SIGTERM) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._launcher.stop()
         for pgid in self._groups.values():
-            processes.send_group(pgid, signal.SIGTERM)
+            processes.send_group(pgid, signum)
         # Those that never started never will.
         self._waiting &= self._groups.keys()
         self._kill_at = time.monotonic() + self._spec["grace"]
@@ -268,6 +219,13 @@ class Supervisor:
             self._verdict = state.CANCELED
             self._state.status, self._state.error = state.CANCEL_REQUESTED, reason
             self._stop()
+
+    def _preempt(self) -> None:
+        """As a node of low priority is taken away: at once, and without a word that a process could hear."""
+        if not self._stopping:
+            self._verdict = state.PREEMPTED
+            self._state.error = f"its nodes were taken away after {self._preempt_after:g} s"
+            self._stop(signal.SIGKILL)
 
     def _fail(self, error: str, hint: str | None) -> None:
         self._verdict, self._state.exit_code = state.FAILED, 1
@@ -296,14 +254,20 @@ class Supervisor:
         run = self._state
         try:
             self._drain()
-            run.findings += collect(self._folder.path, self._spec["nodes"], self._spec["staged"])
+            run.findings += collect(self._folder.path, self._spec["nodes"], self._spec["staged"], run.retry)
         except OSError as error:
             self._system_failed(error)
         if left:
             run.findings.append(f"processes {left} could not be ended within 5 s")
         self._judge()
-        run.ended_at = time.time()
-        self._folder.release()
+        if attempts.follows(self._spec, run, self._verdict):
+            attempts.begin_next(run, time.time())
+        else:
+            if run.status == state.COMPLETED and self._preempt_after:
+                run.findings.append(f"it ended before its nodes were to be taken away, after {self._preempt_after:g} s")
+            run.ended_at = time.time()
+            self._folder.release()
+            shutil.rmtree(self._folder.path / attempts.SNAPSHOT, ignore_errors=True)
         self._save()
 
     def _judge(self) -> None:
@@ -319,22 +283,7 @@ class Supervisor:
         first = next((p for p in failed if p.rank == run.failed_rank), failed[0])
         run.failed_rank, run.status = first.rank, state.FAILED
         run.exit_code = first.exit_code if first.signal is None else 128 + first.signal
-        run.error, run.hint = self._reason(first)
-
-    def _reason(self, process: ProcessState) -> tuple[str, str | None]:
-        rank, log = f"rank {process.rank}", self._folder.path / process.log
-        if process.signal is None:
-            return f"{rank} failed with exit code {process.exit_code}", None
-        name = signal.Signals(process.signal).name if process.signal in set(signal.Signals) else str(process.signal)
-        if process.signal == signal.SIGABRT and _EXIT_ABORT in _tail(log):
-            return (
-                f"{rank} was aborted ({name}) at the exit of its interpreter, after its work was done",
-                "a known flake of gloo: let the model go out of scope before `destroy_process_group()`",
-            )
-        hint = (
-            "the kernel's out-of-memory killer does this; `dmesg` tells" if process.signal == signal.SIGKILL else None
-        )
-        return f"{rank} was ended by signal {process.signal} ({name})", hint
+        run.error, run.hint = reason(first, self._folder.path / first.log)
 
     # Small things.
 
@@ -355,12 +304,6 @@ class Supervisor:
     def _on_signals(self, signums: bytes) -> None:
         if set(signums) - {signal.SIGCHLD}:
             self._cancel("its supervisor was asked to end")
-
-
-def _tail(file: Any) -> bytes:
-    with open(file, "rb") as log:
-        log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
-        return log.read()
 
 
 def _read_some(fd: int) -> bytes:

@@ -1,0 +1,81 @@
+"""Where the attempts of a run take place on this machine: addresses, ports, working directories, inputs and outputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+from azml_dist.local import staging
+from azml_dist.local.hosts import LOOPBACK, has_network
+from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
+from azml_dist.parts import Ray, TensorFlow
+from azml_dist.plan import LaunchPlan, Place
+from azml_dist.runs import own_variables
+
+HOST = "127.0.0.1"
+_FIRST_ADDRESS = {"Mpi": HOST, "Ray": "127.0.0.2"}
+"""Of the distributions that take nodes of one address for one node. 127.0.0.1 Ray would take for the machine's own."""
+
+
+def places(plan: LaunchPlan, folder: Path, temp: Path, ports: Ports, attempts: int) -> Iterator[Place]:
+    """The place of each attempt: nodes and ports of its own, and the inputs and outputs of the run."""
+    first = _first_place(plan, folder, temp, ports)
+    yield first
+    for retry in range(1, attempts):
+        port = str(ports.take())
+        yield replace(
+            first,
+            master_port=port,
+            mpi_master_port=port,
+            ports=_ports(plan, ports, first),
+            working_dirs=_working_dirs(plan, folder / "nodes" / f"retry_{retry:03}"),
+        )
+
+
+def _first_place(plan: LaunchPlan, folder: Path, temp: Path, ports: Ports) -> Place:
+    job = plan.job
+    experiment = job.experiment_name or "Default"
+    preferred = plan.service.mpi_master_port if plan.world.distribution == "Mpi" else AZURE_MASTER_PORT
+    port = str(ports.take(preferred))
+    return Place(
+        run_id=folder.name,
+        experiment_id=staging.MLFLOW_EXPERIMENT,
+        experiment_name=experiment,
+        tracking_uri=staging.create_mlflow_store(
+            folder / "mlruns", folder.name, experiment, job.display_name or folder.name
+        ),
+        addresses=_addresses(plan),
+        master_port=port,
+        mpi_master_port=port,
+        nccl_socket_ifname=None if has_network() else LOOPBACK,
+        ports=_ports(plan, ports),
+        working_dirs=_working_dirs(plan, folder / "nodes"),
+        inputs=staging.link_inputs(job, temp / "inputs"),
+        outputs=staging.stage_outputs(job, folder / "outputs"),
+        own_variables=own_variables(job),
+    )
+
+
+def _addresses(plan: LaunchPlan) -> list[str]:
+    """All nodes are this machine; on Linux, so is all of 127.0.0.0/8."""
+    first = _FIRST_ADDRESS.get(plan.world.distribution or "")
+    if first and sys.platform == "linux":
+        return [str(ip_address(first) + node) for node in range(plan.world.node_count)]
+    return [HOST] * plan.world.node_count
+
+
+def _ports(plan: LaunchPlan, ports: Ports, before: Place | None = None) -> list[int]:
+    """Ports that the plan gives to processes; one that the job itself names stays that one in each attempt."""
+    distribution = plan.job.distribution
+    if isinstance(distribution, Ray) and not distribution.address:
+        if distribution.port:
+            return list(before.ports) if before else [ports.take_exactly(distribution.port, "Ray's head")]
+        return [ports.take(plan.service.ray_port)]
+    return [ports.take() for _ in plan.processes] if isinstance(distribution, TensorFlow) else []
+
+
+def _working_dirs(plan: LaunchPlan, folder: Path) -> list[str]:
+    return [str(folder / str(node)) for node in range(plan.world.node_count)]

@@ -1,0 +1,32 @@
+"""Why a run failed, in the words of one line and a hint."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from azml_dist.local.state import ProcessState
+
+_EXIT_ABORT = b"terminate called without an active exception"
+
+
+def reason(process: ProcessState, log: Path) -> tuple[str, str | None]:
+    """What to say of the process that failed first, and what to do about it."""
+    rank = f"rank {process.rank} ({process.role})" if process.serves else f"rank {process.rank}"
+    if process.signal is None:
+        return f"{rank} failed with exit code {process.exit_code}", None
+    name = signal.Signals(process.signal).name if process.signal in set(signal.Signals) else str(process.signal)
+    if process.signal == signal.SIGABRT and _EXIT_ABORT in _tail(log):
+        return (
+            f"{rank} was aborted ({name}) at the exit of its interpreter, after its work was done",
+            "a known flake of gloo: let the model go out of scope before `destroy_process_group()`",
+        )
+    hint = "the kernel's out-of-memory killer does this; `dmesg` tells" if process.signal == signal.SIGKILL else None
+    return f"{rank} was ended by signal {process.signal} ({name})", hint
+
+
+def _tail(file: Path) -> bytes:
+    with open(file, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+        return log.read()

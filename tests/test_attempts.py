@@ -1,0 +1,211 @@
+"""Further attempts of a run: after a failure, or when its nodes are taken away; what is new, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from needs import needs
+from running import await_, call, children, cli, find, launchers, living, pytorch, run_here, together, write_job
+
+from azml_dist import Job, JobError, Local, Output, RunFailed, TensorFlow
+
+ONCE = "[ -e ${{outputs.seen}}/$RANK ] || { touch ${{outputs.seen}}/$RANK; %s; }"
+"""What is done in the first attempt alone: named outputs outlive it."""
+SEEN = {"seen": Output()}
+
+
+def failing_once(command: str = "true", fails: str = "exit 3", **world: Any) -> Job:
+    return pytorch(f"{command}; {ONCE % fails}", outputs=SEEN, **world)
+
+
+@launchers
+def test_a_run_that_failed_is_started_again_under_its_name(launcher: str) -> None:
+    run = run_here(failing_once("echo $AZUREML_RUN_ID"), launcher=launcher, retries=1)
+
+    state = run.state()
+    [first] = state.earlier
+    assert (state.status, state.exit_code, state.retry) == ("Completed", 0, 1)
+    assert (first.status, first.exit_code, first.failed_rank) == ("Failed", 3, 0)
+    assert first.error == "rank 0 failed with exit code 3"
+    assert list(run.logs(rank=0)) == [run.name, "-- attempt 2 --", run.name]
+
+
+def test_the_logs_of_a_further_attempt_are_where_azure_ml_has_them() -> None:
+    run = run_here(failing_once("echo $RANK", processes=2), launcher="direct", retries=1)
+
+    logs = {str(file.relative_to(run.folder / "user_logs")) for file in run.folder.glob("user_logs/**/*.txt")}
+    assert logs == {f"{folder}std_log_process_{rank}.txt" for folder in ("", "retry_001/") for rank in (0, 1)}
+    assert [p.log for p in run.state().processes] == [f"user_logs/retry_001/std_log_process_{r}.txt" for r in (0, 1)]
+
+
+def test_a_run_fails_with_its_last_attempt() -> None:
+    run = run_here(pytorch("echo $RANK; exit $((4 + RANK))"), launcher="direct", retries=2)
+
+    state = run.state()
+    assert (state.status, state.exit_code, len(state.earlier)) == ("Failed", 4, 2)
+    assert (run.folder / "user_logs" / "retry_002" / "std_log_process_0.txt").exists()
+
+
+@launchers
+def test_each_attempt_has_a_master_port_of_its_own(launcher: str) -> None:
+    job = pytorch(f"echo $MASTER_PORT; {ONCE % together('exit 3')}", 2, outputs=SEEN | {"up": Output()})
+
+    run = run_here(job, launcher=launcher, retries=1)
+
+    first, _, second = run.logs(rank=1)
+    assert first != second
+
+
+def test_each_tensorflow_attempt_has_ports_of_its_own() -> None:
+    once = ONCE.replace("$RANK", "$AZUREML_CR_NODE_RANK") % "sleep 0.2; exit 1"
+    job = Job(command=f"echo $TF_CONFIG; {once}", node_count=2, distribution=TensorFlow(), outputs=SEEN)
+
+    run = run_here(job, retries=1)
+
+    first, _, second = run.logs(rank=0)
+    addresses = [set(json.loads(text)["cluster"]["worker"]) for text in (first, second)]
+    assert not addresses[0] & addresses[1]
+
+
+def test_working_directories_are_fresh_and_the_code_is_that_of_the_start(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "data.txt").write_text("as it was")
+    (code / "run.sh").write_text("#!/bin/sh\ncat data.txt; echo; ls outputs; echo changed > data.txt\n")
+    (code / "run.sh").chmod(0o755)
+    changed = f"echo new > {code}/data.txt; touch outputs/mine"
+
+    run = run_here(failing_once("./run.sh", f"{changed}; exit 1", code=code), launcher="direct", retries=1)
+
+    assert list(run.logs(rank=0)) == ["as it was", "-- attempt 2 --", "as it was"]
+    assert (code / "data.txt").read_text() == "new\n"
+
+
+def test_what_an_attempt_wrote_to_outputs_is_kept_apart() -> None:
+    run = run_here(failing_once("echo $RANK > outputs/result"), launcher="direct", retries=1)
+
+    kept = run.folder / "artifacts" / "outputs"
+    assert sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()) == [
+        "result",
+        "retry_001/result",
+    ]
+
+
+def test_a_failure_that_azure_ml_would_not_repeat_is_noted() -> None:
+    [finding] = run_here(failing_once(), launcher="direct", retries=1).state().findings
+
+    assert finding.startswith("attempt 1 failed and was followed by another: Azure ML does that where nodes")
+
+
+@launchers
+def test_nodes_that_are_taken_away_end_an_attempt_without_a_word_and_another_begins(launcher: str) -> None:
+    command = f"trap 'echo warned' TERM; echo up; {ONCE % 'while true; do sleep 0.05; done'}"
+
+    run = run_here(pytorch(command, 2, outputs=SEEN), launcher=launcher, preempt_after=0.5)
+
+    state = run.state()
+    assert (state.status, state.findings) == ("Completed", [])
+    assert [(a.status, a.error) for a in state.earlier] == [("Preempted", "its nodes were taken away after 0.5 s")]
+    assert [(p.signal, p.stopped) for p in state.earlier[0].processes] == [(signal.SIGKILL, True)] * 2
+    assert list(run.logs(rank=0)) == ["up", "-- attempt 2 --", "up"]
+
+
+def test_an_attempt_after_a_preemption_does_not_count_as_one_after_a_failure() -> None:
+    twice = ONCE % "sleep 60" + "; [ -e ${{outputs.seen}}/x ] || { touch ${{outputs.seen}}/x; exit 1; }"
+
+    run = run_here(pytorch(twice, outputs=SEEN), launcher="direct", preempt_after=0.3, retries=1)
+
+    assert [a.status for a in run.state().earlier] == ["Preempted", "Failed"]
+    assert run.status == "Completed"
+
+
+def test_a_run_that_ends_before_its_preemption_says_so() -> None:
+    state = run_here(pytorch("true"), launcher="direct", preempt_after=60).state()
+
+    assert (state.status, state.earlier) == ("Completed", [])
+    assert state.findings == ["it ended before its nodes were to be taken away, after 60 s"]
+
+
+def test_a_run_that_is_canceled_is_not_started_again(tmp_path: Path) -> None:
+    job = write_job(tmp_path, "echo up; sleep 300", name="tired")
+
+    with cli("run", job, "--launcher", "direct", "--retries", "3") as process:
+        assert process.stdout
+        process.stdout.readline()
+        find("tired").cancel()
+        process.communicate(timeout=30)
+
+    assert (find("tired").status, find("tired").state().earlier) == ("Canceled", [])
+
+
+def test_the_timeout_is_that_of_the_whole_run() -> None:
+    run = Local(launcher="direct", retries=50, timeout=1.5).submit(pytorch("sleep 0.6; exit 1"))
+
+    with pytest.raises(RunFailed, match=r"it ran for longer than its timeout of 1\.5 s"):
+        run.wait(timeout=60)
+
+    assert run.status == "Canceled"
+    assert 0 < len(run.state().earlier) < 5
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "guard"])
+def test_nothing_is_left_when_a_process_of_a_further_attempt_is_killed(victim: str, tmp_path: Path) -> None:
+    command = f"{ONCE % 'exit 1'}; (setsid sleep 300 &); echo again; sleep 300"
+    job = write_job(tmp_path, command, 1, 1, name="second", outputs={"seen": {"type": "uri_folder"}})
+
+    with cli("run", job, "--launcher", "direct", "--retries", "1", mark="second") as process:
+        out = process.stdout
+        assert out
+        await_(lambda: "again" in out.readline())
+        [guard] = children(process.pid, "supervisor")
+        [supervisor] = children(guard, "supervisor")
+        os.kill(supervisor if victim == "supervisor" else guard, signal.SIGKILL)
+        await_(lambda: not living("second"))
+        state = await_(lambda: (s := find("second").state()).is_final() and s)
+
+    assert (state.status, state.retry) == ("Failed", 1)
+
+
+def test_the_command_line_takes_nodes_away_and_tells_of_it(tmp_path: Path) -> None:
+    job = write_job(tmp_path, ONCE % "echo up; sleep 60", name="spot", outputs={"seen": {"type": "uri_folder"}})
+
+    ran = call("run", job, "--launcher", "direct", "--preempt-after", "0.3")
+
+    assert (ran.returncode, ran.stdout) == (0, "[node0 rank0] up\n")
+    assert "attempt 1: Preempted, its nodes were taken away after 0.3 s" in ran.stderr.splitlines()
+    assert "attempt 1  Preempted: its nodes were taken away after 0.3 s" in call("status", "spot").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"retries": -1}, "-1 further attempts are none"),
+        ({"preempt_after": 0}, "a preemption after 0 s is none"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        Local(**options)
+
+
+TRAINING = Path(__file__).parent / "scripts" / "resume"
+CHECKPOINT: dict[str, Any] = {"code": TRAINING, "outputs": {"checkpoint": Output()}}
+
+
+@needs("torch")
+def test_a_training_goes_on_in_the_next_attempt_where_its_checkpoint_is() -> None:
+    run = run_here(pytorch("python resuming.py ${{outputs.checkpoint}}", 2, **CHECKPOINT), timeout=180, retries=1)
+
+    assert run.status == "Completed", "\n".join(run.logs())
+    assert run.state().earlier[0].failed_rank == 1
+    assert list(run.logs(rank=1)) == [
+        "rank 1 of 2 begins at step 0",
+        "-- attempt 2 --",
+        "rank 1 of 2 begins at step 20",
+        "rank 1 has done 40 steps: y = 3 x + 2",
+    ]
