@@ -46,6 +46,11 @@ def open_problems(job: Job) -> Iterator[Problem]:
         yield Problem(f"`{expression.text}` is a number that only a pipeline knows", f"give it: `{way}`", field)
 
 
+def open_inputs_of(job: Any) -> list[str]:
+    """The inputs of a component, or of a sweep's, that need a value before a run."""
+    return list(getattr(getattr(job, "job", job), "open_inputs", ()))
+
+
 def refuse_open_inputs(job: Job) -> None:
     """Raise where a component's input still needs a value."""
     if names := job.open_inputs:

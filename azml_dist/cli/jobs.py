@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,6 +15,7 @@ from azml_dist.cli.base import (
     DONE,
     FAILED,
     INTERRUPTED,
+    WRONG,
     example,
     input_option,
     job_argument,
@@ -35,12 +37,18 @@ if TYPE_CHECKING:
 @set_option
 @input_option
 @json_option
-def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> None:
-    """Show what a job means, offline: its processes, their environment, the command, the request."""
+def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> int:
+    """Show what a job means, offline: its processes, their environment, the command, the request.
+
+    Of a folder, each of its jobs in a line, and what is wrong with it.
+    """
+    if os.path.isdir(job):
+        return _plan_folder(job, settings, inputs, as_json)
     loaded = load(job, settings, inputs)
     with lines_of(job, settings, inputs):
         found = loaded.plan()
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    return DONE
 
 
 @click.command(epilog=example("azml-dist run job.yml --input data=./data --set inputs.epochs=1"))
@@ -183,6 +191,19 @@ def export(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json
 
 
 COMMANDS = (plan, run, submit, export)
+
+
+def _plan_folder(folder: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: bool) -> int:
+    from azml_dist.folder import plan_folder
+
+    if settings or inputs:
+        raise click.UsageError(f"{folder} is a folder: --set and --input belong to a single job")
+    found = plan_folder(folder)
+    click.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    for skipped in found.skipped:
+        say(f"note: {skipped.file} is no job: {skipped.why}")
+    say(f"{len(found.jobs)} jobs, {found.wrong} wrong")
+    return WRONG if found.wrong else DONE
 
 
 def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> AnyJob:
