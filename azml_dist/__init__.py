@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from azml_dist.job import Ray as Ray
     from azml_dist.job import TensorFlow as TensorFlow
     from azml_dist.local.executor import Local as Local
+    from azml_dist.pipeline import Pipeline as Pipeline
     from azml_dist.plan import LaunchPlan as LaunchPlan
     from azml_dist.runs import Run as Run
     from azml_dist.runs import RunStatus as RunStatus
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _HOME = {
     "azml_dist.errors": "DistError JobError LaunchError SubmitError AuthError NotFound RunFailed",
     "azml_dist.job": "Job PyTorch TensorFlow Mpi Ray Environment Input Output",
+    "azml_dist.pipeline": "Pipeline",
     "azml_dist.plan": "LaunchPlan",
     "azml_dist.azureml.executor": "AzureML",
     "azml_dist.azureml.workspace": "Workspace",

@@ -27,7 +27,7 @@ class Table(NamedTuple):
 
 def plan_text(plan: LaunchPlan) -> str:
     """The plan as a person likes to read it."""
-    blocks = [_title(plan), pairs_text(_facts(plan)), table_text(_processes(plan))]
+    blocks = [_title(plan), pairs_text(plan_facts(plan)), table_text(_processes(plan))]
     blocks.append("environment of each process\n" + pairs_text(_env(plan)))
     blocks += [pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
     return "\n\n".join(blocks)
@@ -42,7 +42,7 @@ def plan_html(plan: LaunchPlan) -> str:
     )
     return (
         f"<p><b>{escape(_title(plan))}</b></p>"
-        f"{table_html(Table((), _facts(plan)))}{table_html(_processes(plan))}"
+        f"{table_html(Table((), plan_facts(plan)))}{table_html(_processes(plan))}"
         f"<details><summary>environment of each process</summary><table>{env}</table></details>{notes}"
     )
 
@@ -101,7 +101,7 @@ def submitted_html(said: str, url: str, commands: Sequence[tuple[str, str]]) -> 
 
 def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
     """A line a run in a workspace; the newest last."""
-    rows = [(r["name"], r["status"], _plural(r["node_count"], "node"), str(r["created_at"] or "")[:16]) for r in runs]
+    rows = [(r["name"], r["status"], plural(r["node_count"], "node"), str(r["created_at"] or "")[:16]) for r in runs]
     return table_text(Table(("name", "status", "world", "started (UTC)"), rows))
 
 
@@ -123,7 +123,8 @@ def _title(plan: LaunchPlan) -> str:
     return "  ".join(part for part in (job.display_name or job.name, str(plan.world), plan.world.distribution) if part)
 
 
-def _facts(plan: LaunchPlan) -> list[tuple[str, str]]:
+def plan_facts(plan: LaunchPlan) -> list[tuple[str, str]]:
+    """What a job is, in names and values."""
     job = plan.job
     facts = [("command", plan.command.strip())]
     facts.append(("code", _code(plan)))
@@ -143,7 +144,7 @@ def _code(plan: LaunchPlan) -> str:
     if plan.code.root is None:
         return plan.job.code or "none: it starts in an empty folder"
     left_out = f", {len(plan.code.excluded):,} left out" if plan.code.excluded else ""
-    return f"{plan.code.root}: {_plural(len(plan.code.files), 'file')}, {_size(plan.code.bytes)}{left_out}"
+    return f"{plan.code.root}: {plural(len(plan.code.files), 'file')}, {_size(plan.code.bytes)}{left_out}"
 
 
 def _processes(plan: LaunchPlan) -> Table:
@@ -236,7 +237,8 @@ def _row_html(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}{style}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _plural(count: int, word: str) -> str:
+def plural(count: int, word: str) -> str:
+    """`2 nodes`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 

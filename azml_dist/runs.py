@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from azml_dist.azureml.workspace import Workspace
     from azml_dist.job import Job
     from azml_dist.logs import Logs
+    from azml_dist.pipeline import Pipeline
     from azml_dist.plan import LaunchPlan
     from azml_dist.sweep import Sweep
     from azml_dist.sweepplan import SweepPlan
@@ -145,11 +146,13 @@ def submit(job: Sequence[Job | Command], *, on: Place = None, dry_run: Literal[T
 @overload
 def submit(job: Sweep, *, on: Place = None, dry_run: Literal[True]) -> SweepPlan: ...
 @overload
+def submit(job: Pipeline, *, on: Place, dry_run: Literal[False] = False) -> Run: ...
+@overload
 def submit(job: Job | Sweep | Command, *, on: Place = None, dry_run: Literal[False] = False) -> Run: ...
 @overload
 def submit(job: Job | Command, *, on: Place = None, dry_run: Literal[True]) -> LaunchPlan: ...
 def submit(job: Any, *, on: Any = None, dry_run: bool = False) -> Any:
-    """Start a job, or a sweep, on Azure ML, or where `on` says, and return its run; with `dry_run`, the plan alone.
+    """Start a job or a sweep on Azure ML, or where `on` says, and return its run; with `dry_run`, the plan alone.
 
     A job may be a `Command` of azure-ai-ml too, as its `command(...)` makes one.
 
@@ -226,11 +229,12 @@ def own_variables(job: Job) -> dict[str, str]:
 
 
 def _job(job: Any) -> Any:
-    """The job or sweep itself, or the job that a `Command` of azure-ai-ml means."""
+    """The job, sweep or pipeline itself, or the job that a `Command` of azure-ai-ml means."""
     from azml_dist.job import Job
+    from azml_dist.pipeline import Pipeline
     from azml_dist.sweep import Sweep
 
-    return job if isinstance(job, Job | Sweep) else Job.from_command(job)
+    return job if isinstance(job, Job | Sweep | Pipeline) else Job.from_command(job)
 
 
 def _executor(on: Any) -> Executor:

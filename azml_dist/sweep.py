@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
 
 from azml_dist.errors import JobError, Problem
+from azml_dist.inputs import with_inputs
 from azml_dist.job import Job
 from azml_dist.model import Model, nearest_or_all, tag_of
 from azml_dist.search_space import AnySpace, Choice, QUniform, Uniform
@@ -135,6 +136,10 @@ class Sweep(Model):
         from azml_dist.azureml.sweep import to_azure
 
         return to_azure(self)
+
+    def with_inputs(self, given: Mapping[str, Any]) -> Sweep:
+        """The sweep with other inputs of its job: the path of data, the value of a literal."""
+        return self.with_(job=with_inputs(self.job, given)) if given else self
 
     def first_trials(self, count: int) -> Sweep:
         """The sweep with no more trials than these."""

@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from azml_dist.render import Table, duration_text, pairs_text, plan_html, plan_text, table_html, table_text
+from azml_dist.parts import Input
+from azml_dist.render import (
+    Table,
+    duration_text,
+    pairs_text,
+    plan_facts,
+    plan_html,
+    plan_text,
+    plural,
+    table_html,
+    table_text,
+)
 
 if TYPE_CHECKING:
     from azml_dist.errors import Problem
     from azml_dist.local.state import MemberState, RunState
+    from azml_dist.pipeline import PipelinePlan
     from azml_dist.sweepplan import SweepPlan
 
 
@@ -68,6 +80,32 @@ def _values(plan: SweepPlan) -> Table:
 
 def _own_findings(plan: SweepPlan) -> Sequence[Problem]:
     return plan.findings[: len(plan.findings) - len(plan.trial.findings)]
+
+
+def pipeline_plan_text(plan: PipelinePlan) -> str:
+    """A pipeline's plan: its steps in order, then what each means."""
+    head = plan.pipeline.head
+    title = "  ".join(filter(None, (head.display_name or head.name, f"pipeline: {plural(len(plan.plans), 'step')}")))
+    blocks = [title, pairs_text([(f"input {name}", _input(value)) for name, value in head.inputs.items()])]
+    blocks.append(table_text(_steps(plan)))
+    for name, step in plan.plans.items():
+        if step:
+            blocks.append(f"step {name}\n" + pairs_text(plan_facts(step)))
+    blocks += [pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
+    return "\n\n".join(filter(None, blocks))
+
+
+def _steps(plan: PipelinePlan) -> Table:
+    rows = []
+    for step in plan.pipeline.steps.values():
+        found = plan.plans[step.name]
+        world = f"{found.world}{f'  {found.world.distribution}' if found.world.distribution else ''}" if found else ""
+        rows.append((step.name, world or f"not here: {step.kind}", ", ".join(step.needs)))
+    return Table(("step", "world", "after"), rows)
+
+
+def _input(value: Any) -> str:
+    return value.path if isinstance(value, Input) else str(value)
 
 
 def group_text(state: RunState) -> str:

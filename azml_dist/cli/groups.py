@@ -37,7 +37,7 @@ def follow_group(started: GroupRun, interrupts: Interrupts, job: str, as_json: b
     shown = state.details.get("best") or next((m.name for m in state.members if m.status == "Failed"), None)
     if shown or members:
         say(f"  again    azml-dist logs {shown or members[0].name}")
-    if state.status == "Completed":
+    if state.status == "Completed" and kind == "trial":
         say(f"  next     azml-dist submit {job}")
     return INTERRUPTED if interrupts.count else DONE if state.status == "Completed" else FAILED
 

@@ -30,6 +30,8 @@ from azml_dist.errors import JobError, RunFailed
 
 if TYPE_CHECKING:
     from azml_dist.anyfile import AnyJob
+    from azml_dist.job import Job
+    from azml_dist.sweep import Sweep
 
 
 @click.command(epilog=example("azml-dist plan job.yml --set node_count=4"))
@@ -66,7 +68,7 @@ def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: 
 )
 @click.option("--python", type=click.Path(), help="The Python that `python` means in the command.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Of a sweep: its first N trials alone.")
-@click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N", help="Of a sweep: N trials at a time.")
+@click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N", help="N trials or steps at a time.")
 @root_option
 @json_option
 def run(
@@ -85,7 +87,8 @@ def run(
 ) -> int:
     """Run a job on this machine, in the world that Azure ML would start, and follow the logs of all ranks.
 
-    Of a sweep, trials run one after another, and a table of them stands at the end.
+    Of a sweep its trials, of a pipeline its steps run one after another, and a table of them stands at the end.
+    `pipeline.yml:STEP` runs one step.
     """
     with Interrupts() as interrupts, supervisor_ahead(job, launcher, python) as supervision:
         from azml_dist.job import Job
@@ -101,14 +104,14 @@ def run(
             preempt_after=preempt_after,
         )
         loaded = load(job, settings, inputs)
-        if max_trials and hasattr(loaded, "first_trials"):
-            loaded = loaded.first_trials(max_trials)
+        if max_trials:
+            loaded = first_trials(loaded, max_trials)
         if not isinstance(loaded, Job):
             with lines_of(job, settings, inputs):
                 group = executor.submit(loaded, supervision=supervision, at_a_time=parallel)
             return follow_group(group, interrupts, job, as_json)
         if max_trials or parallel > 1:
-            raise click.UsageError(f"{job} is no sweep: --max-trials and --parallel have no meaning")
+            raise click.UsageError(f"{job} is one job: --max-trials and --parallel have no meaning")
         with lines_of(job, settings, inputs):
             started = interrupts.run = executor.submit(loaded, supervision=supervision)
         say(f"run {started.name}: {World(**started.state().world)}")
@@ -152,7 +155,7 @@ def submit(
     from azml_dist.render import submitted_text
 
     place = Workspace(subscription, resource_group, workspace)
-    started = AzureML(place).submit(load(job, settings, inputs))
+    started = AzureML(place).submit(no_pipeline(load(job, settings, inputs), job))
     found = {"name": started.name, "url": started.url, "workspace": place.name}
     if not as_json:
         click.echo(f"{started.name}\n{started.url}")
@@ -225,3 +228,20 @@ def lines_of(job: str, *changes: tuple[str, ...]) -> Iterator[None]:
 
     with nullcontext() if any(changes) else lines_of(job):
         yield
+
+
+def first_trials(job: AnyJob, count: int) -> AnyJob:
+    from azml_dist.sweep import Sweep
+
+    if not isinstance(job, Sweep):
+        raise click.UsageError("--max-trials is for sweeps")
+    return job.first_trials(count)
+
+
+def no_pipeline(job: AnyJob, path: str) -> Job | Sweep:
+    from azml_dist.pipeline import Pipeline
+
+    if isinstance(job, Pipeline):
+        hint = f"`az ml job create -f {path}`; one of its steps: `azml-dist submit {path}:STEP`"
+        raise JobError("azml-dist submits jobs and sweeps, not pipelines", hint=hint)
+    return job

@@ -34,6 +34,7 @@ from azml_dist.runs import new_name
 
 if TYPE_CHECKING:
     from azml_dist.local.group import GroupRun
+    from azml_dist.pipeline import Pipeline
     from azml_dist.sweep import Sweep
 
 Launcher = Literal["torchrun", "direct"]
@@ -103,11 +104,15 @@ class Local:
     @overload
     def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun: ...
     @overload
-    def submit(self, job: Sweep, *, supervision: Supervision | None = None, at_a_time: int = 1) -> GroupRun: ...
-    def submit(self, job: Job | Sweep, *, supervision: Supervision | None = None, at_a_time: int = 1) -> LocalRun:
+    def submit(
+        self, job: Sweep | Pipeline, *, supervision: Supervision | None = None, at_a_time: int = 1
+    ) -> GroupRun: ...
+    def submit(
+        self, job: Job | Sweep | Pipeline, *, supervision: Supervision | None = None, at_a_time: int = 1
+    ) -> LocalRun:
         """Start the job here and return its run, which goes on while this process lives.
 
-        A sweep runs its trials one after another, or `at_a_time`.
+        A sweep runs its trials one after another, or `at_a_time`; a pipeline its steps, each after those it needs.
         `supervision` is a supervisor that was started ahead. Raises `JobError` for inputs that are not here,
         `LaunchError` where the run cannot be started.
         """

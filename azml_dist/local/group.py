@@ -34,6 +34,7 @@ from azml_dist.logs import Labeller, Source
 if TYPE_CHECKING:
     from azml_dist.local.executor import Local
     from azml_dist.local.supervision import Supervision
+    from azml_dist.pipeline import Pipeline
     from azml_dist.sweep import Sweep
 
 _PAUSE = 0.03
@@ -70,7 +71,9 @@ class Group(ABC):
         """Set status, exit code and error of a run whose members have all ended by themselves."""
 
 
-def start(what: Sweep, executor: Local, at_a_time: int = 1, supervision: Supervision | None = None) -> GroupRun:
+def start(
+    what: Sweep | Pipeline, executor: Local, at_a_time: int = 1, supervision: Supervision | None = None
+) -> GroupRun:
     """Start a run of several, and return it; it goes on while this process lives.
 
     The first member gets the supervisor that was started ahead, if there is one. Raises for what cannot run here,
@@ -96,10 +99,12 @@ def start(what: Sweep, executor: Local, at_a_time: int = 1, supervision: Supervi
     return GroupRun(folder, driver)
 
 
-def _group(what: Sweep, executor: Local, at_a_time: int) -> Group:
+def _group(what: Sweep | Pipeline, executor: Local, at_a_time: int) -> Group:
+    from azml_dist.local.steps import Steps
     from azml_dist.local.trials import Trials
+    from azml_dist.pipeline import Pipeline
 
-    return Trials(what, executor, at_a_time)
+    return Steps(what, executor, at_a_time) if isinstance(what, Pipeline) else Trials(what, executor, at_a_time)
 
 
 class _Driver(threading.Thread):

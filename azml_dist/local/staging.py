@@ -74,8 +74,13 @@ def stage_outputs(job: Job, folder: Path) -> dict[str, str]:
     paths = {}
     for name, output in job.outputs.items():
         (folder / name).mkdir(parents=True)
-        paths[name] = str(folder / name / name if output.type == "uri_file" else folder / name)
+        paths[name] = output_path(folder, name, output.type)
     return paths
+
+
+def output_path(folder: Path, name: str, kind: str) -> str:
+    """Where an output of that type is, in a run's folder of outputs."""
+    return str(folder / name / name if kind == "uri_file" else folder / name)
 
 
 def link_inputs(job: Job, links: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from azml_dist.inputs import with_inputs
 from azml_dist.job import Job
 from azml_dist.local.group import Group
 from azml_dist.local.run import LocalRun
@@ -24,7 +23,7 @@ class Trials(Group):
     kind = "sweep"
 
     def __init__(self, sweep: Sweep, executor: Local, at_a_time: int) -> None:
-        self._sweep = sweep.with_(job=with_inputs(sweep.job, executor.inputs))
+        self._sweep = sweep.with_inputs(executor.inputs)
         self.job = self._sweep.job
         self.at_a_time = at_a_time
         self.timeout = executor.timeout or sweep.limits.timeout

@@ -1,0 +1,443 @@
+"""Pipelines: their YAML, what each step means, runs on this machine; and our jobs as steps of azure-ai-ml's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import textwrap
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import await_, call, cli, find, living
+
+from azml_dist import Input, Job, JobError, Local, Output, Pipeline, PyTorch, RunFailed, submit
+from azml_dist.job import Environment
+
+with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn about when they are imported
+    warnings.simplefilter("ignore")
+    from azure.ai.ml import Input as AzureInput
+    from azure.ai.ml import dsl
+    from azure.ai.ml.operations._job_operations import SdkJSONEncoder
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TWO = """\
+type: pipeline
+display_name: two steps
+inputs:
+  greeting: hello
+outputs:
+  report:
+settings:
+  default_compute: azureml:gpu
+jobs:
+  train:
+    command: cat ${{inputs.words}}/$RANK.txt; cat ${{inputs.words}}/*.txt > ${{outputs.model}}/model.txt
+    distribution: {type: pytorch, process_count_per_instance: 2}
+    environment: azureml:env:1
+    inputs:
+      words: ${{parent.jobs.prepare.outputs.words}}
+    outputs:
+      model: ${{parent.outputs.report}}
+  prepare:
+    type: command
+    command: for i in 0 1; do echo ${{inputs.word}} $i > ${{outputs.words}}/$i.txt; done
+    environment: azureml:env:1
+    compute: azureml:cpu
+    inputs:
+      word: ${{parent.inputs.greeting}}
+    outputs:
+      words:
+"""
+COMPONENT = """\
+$schema: https://azuremlschemas.azureedge.net/latest/commandComponent.schema.json
+type: command
+name: count
+version: 1
+inputs:
+  data: {type: uri_folder}
+  times: {type: integer, default: 1}
+  note: {type: string, optional: true}
+outputs:
+  counted: {type: uri_file}
+command: >-
+  for i in $(seq ${{inputs.times}}); do cat ${{inputs.data}}/*; done > ${{outputs.counted}};
+  echo counted $[[with ${{inputs.note}}]]
+environment: azureml:env:1
+"""
+
+
+def write(folder: Path, text: str, name: str = "pipeline.yml") -> Path:
+    file = folder / name
+    file.write_text(textwrap.dedent(text))
+    return file
+
+
+def run_here(pipeline: Pipeline, root: Path, at_a_time: int = 1, **options: Any) -> Any:
+    run = Local(root=root, launcher="direct", **options).submit(pipeline, at_a_time=at_a_time)
+    with suppress(RunFailed):
+        run.wait(timeout=120)
+    return run
+
+
+def statuses(run: Any) -> dict[str, str]:
+    return {member.label: member.status for member in run.state().members}
+
+
+def lines_of(run: Any, step: str) -> list[str]:
+    return list(run.members[step].logs())
+
+
+def steps(**jobs: str) -> str:
+    """A pipeline of one-line commands; `b: a` lets b read what a writes."""
+    text = "type: pipeline\njobs:\n"
+    for name, command in jobs.items():
+        needs, _, command = command.rpartition(" < ")
+        text += f"  {name}:\n    environment: azureml:env:1\n    outputs: {{out: }}\n"
+        text += f"    command: '{command} && echo {name} > ${{{{outputs.out}}}}/{name}'\n"
+        inputs = {f"from_{need}": f"${{{{parent.jobs.{need}.outputs.out}}}}" for need in needs.split()}
+        text += f"    inputs: {json.dumps(inputs)}\n" if inputs else ""
+    return text
+
+
+def test_outputs_of_a_step_are_inputs_of_the_next_whose_processes_are_a_world(tmp_path: Path) -> None:
+    run = run_here(Pipeline.load(write(tmp_path, TWO)), tmp_path / "runs")
+
+    assert run.status == "Completed"
+    assert [m.label for m in run.state().members] == ["prepare", "train"]
+    assert sorted(lines_of(run, "train")) == ["[node0 rank0] hello 0", "[node0 rank1] hello 1"]
+    assert run.members["train"].folder == tmp_path / "runs" / f"{run.name}_train"
+
+
+def test_a_pipeline_is_submitted_here_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZML_DIST_ROOT", str(tmp_path / "runs"))
+
+    run = submit(Pipeline.load(write(tmp_path, steps(a="true"))), on="local")
+
+    assert run.wait().status == "Completed"
+
+
+def test_outputs_of_the_pipeline_are_those_of_its_steps(tmp_path: Path) -> None:
+    run = run_here(Pipeline.load(write(tmp_path, TWO)), tmp_path / "runs")
+
+    assert (run.outputs["report"] / "model.txt").read_text() == "hello 0\nhello 1\n"
+
+
+def test_inputs_of_the_pipeline_are_given_to_its_steps(tmp_path: Path) -> None:
+    run = run_here(Pipeline.load(write(tmp_path, TWO)).with_inputs({"greeting": "good day"}), tmp_path / "runs")
+
+    assert "[node0 rank0] good day 0" in lines_of(run, "train")
+
+
+def test_a_step_has_the_default_compute_unless_it_has_its_own(tmp_path: Path) -> None:
+    found = Pipeline.load(write(tmp_path, TWO)).steps
+
+    assert {name: step.job.compute for name, step in found.items() if step.job} == {"prepare": "cpu", "train": "gpu"}
+
+
+@pytest.mark.parametrize("reference", ["./count.yml", "file:./count.yml"])
+def test_a_step_with_a_component_file_runs(reference: str, tmp_path: Path) -> None:
+    write(tmp_path, COMPONENT, "count.yml")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("line\n")
+    file = write(
+        tmp_path,
+        f"""\
+        type: pipeline
+        inputs:
+          folder: {{type: uri_folder, path: ./data}}
+          times: 2
+        jobs:
+          count:
+            component: {reference}
+            inputs: {{data: "${{{{parent.inputs.folder}}}}", times: "${{{{parent.inputs.times}}}}", note: care}}
+          show:
+            command: cat ${{{{inputs.file}}}}
+            environment: azureml:env:1
+            inputs: {{file: "${{{{parent.jobs.count.outputs.counted}}}}"}}
+        """,
+    )
+
+    run = run_here(Pipeline.load(file), tmp_path / "runs")
+
+    assert lines_of(run, "count") == ["[node0 rank0] counted with care"]
+    assert lines_of(run, "show") == ["[node0 rank0] line"] * 2
+
+
+def test_defaults_and_optional_inputs_of_a_component_may_be_left_out(tmp_path: Path) -> None:
+    component = textwrap.indent(COMPONENT, " " * 6)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("line\n")
+    text = f"type: pipeline\njobs:\n  count:\n    inputs: {{data: {{path: ./data}}}}\n    component:\n{component}"
+
+    run = run_here(Pipeline.load(write(tmp_path, text)), tmp_path / "runs")
+
+    assert lines_of(run, "count") == ["[node0 rank0] counted"]
+    assert (run.members["count"].outputs["counted"] / "counted").read_text() == "line\n"
+
+
+def test_fields_of_a_step_come_before_those_of_its_component(tmp_path: Path) -> None:
+    write(tmp_path, COMPONENT, "count.yml")
+    file = write(
+        tmp_path,
+        """\
+        type: pipeline
+        inputs: {nodes: 3}
+        jobs:
+          count:
+            component: ./count.yml
+            compute: azureml:big
+            distribution: {type: pytorch, process_count_per_instance: 4}
+            resources: {instance_count: "${{parent.inputs.nodes}}", shm_size: 8g}
+            environment_variables: {A: b}
+            inputs: {data: {path: azureml:c:1}}
+        """,
+    )
+    job = Pipeline.load(file).step("count")
+
+    assert (job.compute, job.node_count, job.shm_size) == ("big", 3, "8g")
+    assert job.distribution == PyTorch(process_count_per_node=4)
+    assert job.environment_variables == {"A": "b"}
+
+
+def test_one_step_runs_with_what_others_would_have_given_it(tmp_path: Path) -> None:
+    file = write(tmp_path, TWO)
+    for i in (0, 1):
+        (tmp_path / f"{i}.txt").write_text(f"mine {i}\n")
+    root = ("--root", tmp_path / "runs", "--launcher", "direct")
+
+    ended = call("run", f"{file}:train", "--input", f"words={tmp_path}", *root)
+
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(ended.stdout.splitlines()) == ["[node0 rank0] mine 0", "[node0 rank1] mine 1"]
+    refused = call("run", f"{file}:train", *root)
+    assert refused.returncode == 2
+    assert "hint: say where its data is on this machine: `--input words=PATH`" in refused.stderr
+
+
+BAD = {
+    "a step that is not there": (
+        "b: {command: c, environment: 'azureml:e:1', inputs: {x: '${{parent.jobs.z.outputs.o}}'}}",
+        "there is no step `z`",
+    ),
+    "an output that is not there": (
+        "a: {command: c, environment: 'azureml:e:1'}\n  b: {command: c, environment: 'azureml:e:1',"
+        " inputs: {x: '${{parent.jobs.a.outputs.o}}'}}",
+        "step `a` has no output `o`",
+    ),
+    "an input that is not there": (
+        "b: {command: c, environment: 'azureml:e:1', inputs: {x: '${{parent.inputs.y}}'}}",
+        "the pipeline has no input `y`",
+    ),
+    "an output of the pipeline that is not there": (
+        "b: {command: c, environment: 'azureml:e:1', outputs: {x: '${{parent.outputs.y}}'}}",
+        "'${{parent.outputs.y}}' is not an output of the pipeline",
+    ),
+    "a text around an expression": (
+        "b: {command: c, environment: 'azureml:e:1', inputs: {x: 'a ${{parent.inputs.y}}'}}",
+        "does not mean the input or output of a step or the pipeline",
+    ),
+    "a circle": (
+        "a: {command: c, environment: 'azureml:e:1', outputs: {o: }, inputs: {x: '${{parent.jobs.b.outputs.o}}'}}\n"
+        "  b: {command: c, environment: 'azureml:e:1', outputs: {o: }, inputs: {x: '${{parent.jobs.a.outputs.o}}'}}",
+        "steps wait for each other: a, b",
+    ),
+    "a component that is not there": ("b: {component: ./nowhere.yml}", "nowhere.yml"),
+    "a name that leads out of the folder": ("../b: {command: c}", "'../b' is not the name of a step"),
+    "an output that leads out of the folder": (
+        "b: {command: c, environment: 'azureml:e:1', outputs: {../../x: }}",
+        "'../../x' is not possible",
+    ),
+    "no command": ("b: {environment: 'azureml:e:1'}", "`command` is missing"),
+    "an unknown field": ("b: {command: c, environmnet: 'azureml:e:1'}", "did you mean `environment`?"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_with_a_pipeline_is_said_with_its_line(case: str, tmp_path: Path) -> None:
+    text, told = BAD[case]
+    file = write(tmp_path, f"type: pipeline\njobs:\n  {text}\n")
+
+    with pytest.raises(JobError) as error:
+        Pipeline.load(file)
+
+    assert told in str(error.value)
+    assert str(error.value).startswith(f"{file}:")
+
+
+OTHER = """\
+type: pipeline
+jobs:
+  fine: {command: touch it, environment: 'azureml:e:1'}
+  swept: {type: sweep, trial: ./t.yml}
+  many: {type: parallel, component: ./p.yml}
+  theirs: {component: 'azureml://registries/azureml/components/x/versions/1'}
+"""
+
+
+def test_steps_of_other_kinds_are_named_and_refused_before_anything_starts(tmp_path: Path) -> None:
+    pipeline = Pipeline.load(write(tmp_path, OTHER))
+
+    with pytest.raises(JobError) as error:
+        Local(root=tmp_path / "runs").submit(pipeline)
+
+    assert [p.message.split(";")[0] for p in error.value.problems] == [
+        "step `swept` is a sweep",
+        "step `many` is a parallel job",
+        "step `theirs` is a component of a workspace or registry, azureml://registries/azureml/components/x/versions/1",
+    ]
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_command_beside_steps_of_other_kinds_runs_alone(tmp_path: Path) -> None:
+    assert Pipeline.load(write(tmp_path, OTHER)).step("fine").command == "touch it"
+
+
+def test_what_is_missing_for_a_late_step_is_said_before_the_first_one_starts(tmp_path: Path) -> None:
+    file = write(tmp_path, steps(a="true", b="a < true") + "    code: ./nowhere\n")
+
+    with pytest.raises(JobError, match="there is no code folder"):
+        Local(root=tmp_path / "runs").submit(Pipeline.load(file))
+
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_steps_that_do_not_need_a_failed_one_go_on(tmp_path: Path) -> None:
+    """The default of Azure ML ("CLI (v2) pipeline job YAML schema": continue_on_step_failure)."""
+    run = run_here(Pipeline.load(write(tmp_path, steps(a="exit 3", b="a < true", c="true"))), tmp_path / "runs")
+
+    assert statuses(run) == {"a": "Failed", "b": "NotStarted", "c": "Completed"}
+    assert run.status == "Failed"
+    assert run.state().error.startswith("step `a`: ")
+    assert run.state().error.endswith("; not started: b")
+
+
+def test_a_failed_step_ends_the_pipeline_if_it_says_so(tmp_path: Path) -> None:
+    text = steps(a="exit 3", c="true") + "settings: {continue_on_step_failure: false}\n"
+
+    run = run_here(Pipeline.load(write(tmp_path, text)), tmp_path / "runs")
+
+    assert statuses(run) == {"a": "Failed", "c": "NotStarted"}
+
+
+def test_steps_that_do_not_need_each_other_run_at_a_time(tmp_path: Path) -> None:
+    """Each waits for the other."""
+    wait = (
+        f"touch {tmp_path}/$AZUREML_RUN_ID.here; while [ $(ls {tmp_path}/*.here | wc -l) -lt 2 ]; do sleep 0.02; done"
+    )
+
+    run = run_here(Pipeline.load(write(tmp_path, steps(a=wait, b=wait))), tmp_path / "runs", at_a_time=2)
+
+    assert statuses(run) == {"a": "Completed", "b": "Completed"}
+
+
+def test_the_object_of_a_pipeline_has_its_steps(tmp_path: Path) -> None:
+    file = write(tmp_path, steps(a="echo hi", b="a < exit 3"))
+
+    ended = call("run", file, "--root", tmp_path / "runs", "--json")
+    state = json.loads(ended.stdout)
+
+    assert ended.returncode == 1
+    assert (state["status"], state["kind"]) == ("Failed", "pipeline")
+    assert [(s["label"], s["status"], s["exit_code"]) for s in state["steps"]] == [
+        ("a", "Completed", 0),
+        ("b", "Failed", 3),
+    ]
+    assert "[a node0 rank0] hi" in ended.stderr
+    assert find(str(tmp_path / "runs" / state["steps"][1]["name"])).state().parent == state["name"]
+
+
+def test_ctrl_c_ends_the_step_and_starts_no_more(tmp_path: Path) -> None:
+    file = write(tmp_path, steps(a="echo begun; sleep 1000", b="true"))
+
+    with cli("run", file, "--root", tmp_path / "runs", "--json", mark=str(tmp_path)) as process:
+        await_(lambda: any("begun" in f.read_text() for f in (tmp_path / "runs").glob("*_a/user_logs/std_log.txt")))
+        process.terminate()
+        stdout, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert [s["status"] for s in json.loads(stdout)["steps"]] == ["Canceled", "NotStarted"]
+    await_(lambda: not living(str(tmp_path)))
+
+
+def test_a_pipeline_is_planned_offline_and_nothing_is_executed(tmp_path: Path) -> None:
+    file = write(tmp_path, steps(a=f"touch {tmp_path}/never", b="a < true"))
+
+    plan = json.loads(call("plan", file, "--json").stdout)
+
+    assert [(s["name"], s["needs"], s["plan"]["world"]["world_size"]) for s in plan["steps"]] == [
+        ("a", [], 1),
+        ("b", ["a"], 1),
+    ]
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_plan_of_a_pipeline_is_a_table_of_its_steps(tmp_path: Path) -> None:
+    shown = call("plan", write(tmp_path, TWO)).stdout
+
+    assert shown.startswith("two steps  pipeline: 2 steps\n\ninput greeting  hello\n\n")
+    assert "train    1 node x 2 processes = 2  PyTorch  prepare\n" in shown
+
+
+def test_fields_of_a_pipeline_are_set_by_the_names_in_its_file(tmp_path: Path) -> None:
+    pipeline = Pipeline.load(write(tmp_path, TWO)).with_set(
+        "inputs.greeting=hi", "jobs.train.resources.instance_count=2", "settings.default_compute=azureml:other"
+    )
+    job = pipeline.step("train")
+
+    assert (job.node_count, job.compute) == (2, "other")
+    assert pipeline.step("prepare").inputs["word"] == "hi"
+    with pytest.raises(JobError, match="the pipeline has no step `tarin`"):
+        pipeline.with_set("jobs.tarin.compute=x")
+
+
+def test_a_pipeline_is_not_submitted_and_the_way_is_told(tmp_path: Path) -> None:
+    file = write(tmp_path, TWO)
+
+    ended = call("submit", file)
+
+    assert ended.returncode == 2
+    assert f"hint: `az ml job create -f {file}`" in ended.stderr
+
+
+def test_a_job_is_a_step_of_azure_ai_mls_pipeline_with_all_that_it_has() -> None:
+    job = Job(
+        command="python train.py --data ${{inputs.data}} --lr ${{inputs.lr}} --out ${{outputs.model}}",
+        inputs={"data": Input(path="azureml:c:1"), "lr": 0.1},
+        outputs={"model": Output()},
+        environment=Environment(image="an/image"),
+        environment_variables={"A": "b"},
+        compute="gpu",
+        node_count=2,
+        shm_size="64g",
+        docker_args="--ipc=host",
+        distribution=PyTorch(process_count_per_node=4),
+        timeout=3600,
+    )
+
+    @dsl.pipeline(name="p")
+    def made(data):  # type: ignore[no-untyped-def]  # it would read an annotation, which is a text here
+        step = job.to_command()(data=data, lr=0.2)
+        return {"model": step.outputs.model}
+
+    logging.disable(logging.CRITICAL)
+    try:
+        pipeline = made(data=AzureInput(type="uri_folder", path="azureml:d:1"))
+        node = pipeline.jobs["step"]
+        sent = json.loads(json.dumps({**node._to_rest_object(), "componentId": None}, cls=SdkJSONEncoder))
+        component = json.loads(json.dumps(node.component._to_rest_object().properties.component_spec, default=str))
+    finally:
+        logging.disable(logging.NOTSET)
+
+    assert sent["distribution"] == {"distribution_type": "PyTorch", "process_count_per_instance": 4}
+    assert (sent["resources"]["instance_count"], sent["resources"]["shm_size"]) == (2, "64g")
+    assert sent["resources"]["docker_args"] == "--ipc=host"
+    assert sent["environment_variables"] == {"A": "b"}
+    assert sent["inputs"] == {
+        "data": {"job_input_type": "literal", "value": "${{parent.inputs.data}}"},
+        "lr": {"job_input_type": "literal", "value": "0.2"},
+    }
+    assert component["environment"]["image"] == "an/image"
