@@ -62,6 +62,13 @@ def values(printed: str, name: str) -> list[float]:
     return [float(value) for value in re.findall(rf"\b{name} (-?[\d.]+(?:e[-+]\d+)?)", printed)]
 
 
+def place_of(run: LocalRun, rank: int) -> str:
+    """What a process says of its place in the world, as `rank 3 of 4`."""
+    found = re.search(r"^rank \d+ of \d+", log_of(run, rank), re.MULTILINE)
+    assert found, log_of(run, rank)
+    return found[0]
+
+
 def log_of(run: LocalRun, rank: int) -> str:
     return (run.folder / run.state().processes[rank].log).read_text()
 
