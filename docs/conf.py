@@ -23,6 +23,7 @@ include_patterns = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "samples/README.md",
     "samples/*/README.md",
     "environments/*/README.md",
 ]

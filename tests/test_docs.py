@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "azml_dist"
 DOCUMENTS = sorted(
     file.relative_to(REPOSITORY).as_posix()
-    for pattern in ("*.md", "docs/*.md", "samples/*/README.md", "environments/*/README.md")
+    for pattern in ("*.md", "docs/*.md", "samples/README.md", "samples/*/README.md", "environments/*/README.md")
     for file in REPOSITORY.glob(pattern)
 )
 

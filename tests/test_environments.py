@@ -29,13 +29,15 @@ OTHERWISE = {
     "mlflow-skinny": "azureml-mlflow takes no newer one",
     "cmake": "only Horovod is built with it, which the tests take as it is",
     "setuptools": "Horovod's setup.py needs one before 80",
-    "wheel": "only Horovod is built with it",
     "nvidia-cudnn-cu12": "the tests run on CPUs",
     "nvidia-nccl-cu12": "the tests run on CPUs",
 }
 """Pins that constraints.txt does not have, or has otherwise, and why."""
 SAME_AS = {"tensorflow": "tensorflow-cpu"}
 """Packages that the tests have under another name."""
+
+CACHE = os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv")
+"""uv's own, of what packages say of themselves: asked for before a test has a home of its own."""
 
 every_environment = pytest.mark.parametrize("name", NAMES)
 
@@ -156,24 +158,34 @@ def test_pins_that_exclude_each_other_are_noticed(tmp_path: Path) -> None:
         compiled(tmp_path / "requirements.txt")
 
 
+@needs("uv")
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_what_make_installs_can_be_installed_on_every_python(python: str) -> None:
+    """By constraints.txt, from the first release of each on: Debian's 3.11 is 3.11.2."""
+    groups = ["--group", "test", "--group", "check", "--group", "quickstart", "--extra", "torch", "--extra", "mlflow"]
+    lines = compiled(REPOSITORY / "pyproject.toml", python, "-c", str(REPOSITORY / "constraints.txt"), *groups)
+
+    assert "pytest==" in lines
+
+
 def resolve(name: str) -> dict[str, str]:
     lines = compiled(ENVIRONMENTS / name / "requirements.txt").splitlines()
     return dict(re.sub(r"\[.*\]", "", line).split("==") for line in lines if line)
 
 
-def compiled(requirements: Path) -> str:
-    """What uv makes of requirements for the image's Python, as lines of `name==version`. Skips where PyPI is away."""
+def compiled(requirements: Path, python: str = PYTHON, *options: str) -> str:
+    """What uv makes of requirements for a Linux, as lines of `name==version`. Skips where PyPI is away."""
     certificates = {"SSL_CERT_FILE": os.environ["PIP_CERT"]} if "PIP_CERT" in os.environ else {}
     index = {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if "PIP_INDEX_URL" in os.environ else {}
     uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--no-header", "--no-annotate"]
-    target = ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_39", "--no-python-downloads"]
+    target = ["--python-version", python, "--python-platform", "x86_64-manylinux_2_39", "--no-python-downloads"]
     done = subprocess.run(
-        [*uv, *target, requirements],
+        [*uv, *target, *options, requirements],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
-        env=os.environ | certificates | index,
+        env=os.environ | certificates | index | {"UV_CACHE_DIR": CACHE},
     )
     if done.returncode and ("Failed to fetch" in done.stderr or "error sending request" in done.stderr):
         pytest.skip(f"PyPI cannot be reached from here: {done.stderr.strip().splitlines()[-1].strip()}")
@@ -186,5 +198,5 @@ def in_the_tests() -> dict[str, str]:
     """The pins of constraints.txt for the environments' Python."""
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    here = {"python_version": PYTHON}
+    here = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.7"}
     return {r.name: version(r) for r in found if r.marker is None or r.marker.evaluate(here)}
