@@ -117,6 +117,7 @@ def _of_the_job(job: Job) -> Iterator[Problem]:
             "write `process_count_per_node: 1`, or the number of GPUs of a node",
             "distribution",
         )
+    yield from _restarts(job)
     if kind == "Ray":
         yield Problem(
             "Ray is a preview feature of Azure ML; that the command runs on the head alone is inferred",
@@ -151,6 +152,33 @@ def _optional_parts(job: Job) -> Iterator[Problem]:
             "write the argument without `$[[ ]]`, or leave it out",
             "command",
         )
+
+
+_SHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
+
+def _restarts(job: Job) -> Iterator[Problem]:
+    """A torchrun of the user's own. That its restarts hang or fail is seen with torch 2.13 on gloo, every time."""
+    own = f"{job.shell_command} {dict(job.environment_variables)}"
+    for launcher in shell.launchers(job.shell_command):
+        if launcher.option("--max-restarts", "--max_restarts") in (None, "0") or launcher.text == "deepspeed":
+            continue
+        is_static = launcher.option("--rdzv-backend", "--rdzv_backend") in (None, "static") and (
+            launcher.option("--master-port", "--master_port") or job.node_count > 1
+        )
+        if is_static:
+            yield Problem(
+                "processes that torchrun restarts do not find one another again at a fixed `--master-port`",
+                "write `--rdzv-backend c10d --rdzv-endpoint $MASTER_ADDR:$MASTER_PORT --rdzv-id $AZUREML_RUN_ID`,"
+                f" and set the environment variable {_SHARED_STORE} to 1",
+                "command",
+            )
+        elif _SHARED_STORE not in own:
+            yield Problem(
+                "processes that torchrun restarts meet those of before in its store, and fail or hang",
+                f"set the environment variable {_SHARED_STORE} to 1: each start then has a store of its own",
+                "command",
+            )
 
 
 def _of_the_code(code: Snapshot) -> Iterator[Problem]:

@@ -35,6 +35,15 @@ class Launcher(NamedTuple):
 
     text: str
     is_mpi: bool
+    words: tuple[str, ...] = ()
+
+    def option(self, *names: str) -> str | None:
+        """The value of an option, under any of its names; None where it is not given."""
+        for word, following in pairwise((*self.words, "")):
+            name, equals, value = word.partition("=")
+            if name in names:
+                return value if equals else following
+        return None
 
 
 def placeholders(command: str) -> Iterator[Placeholder]:
@@ -90,7 +99,7 @@ def launchers(command: str) -> Iterator[Launcher]:
         while rest and (rest[0] in _TRANSPARENT or _ASSIGNMENT.match(rest[0])):
             rest = rest[1:]
         if rest and (found := _launcher(rest)):
-            yield found
+            yield found._replace(words=tuple(rest))
 
 
 def _launcher(words: list[str]) -> Launcher | None:

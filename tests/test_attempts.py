@@ -209,3 +209,47 @@ def test_a_training_goes_on_in_the_next_attempt_where_its_checkpoint_is() -> Non
         "rank 1 of 2 begins at step 20",
         "rank 1 has done 40 steps: y = 3 x + 2",
     ]
+
+
+PER_NODE = "torchrun --nnodes $AZUREML_NODE_COUNT --nproc-per-node 2 --max-restarts 1"
+C10D = "--rdzv-backend c10d --rdzv-endpoint $MASTER_ADDR:$MASTER_PORT --rdzv-id $AZUREML_RUN_ID"
+STATIC = "--node-rank $NODE_RANK --master-addr $MASTER_ADDR --master-port $MASTER_PORT"
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
+@needs("torch")
+def test_a_torchrun_of_the_users_own_restarts_and_goes_on_where_the_checkpoint_is() -> None:
+    command = f"{PER_NODE} {C10D} resuming.py ${{{{outputs.checkpoint}}}}"
+
+    run = run_here(pytorch(command, 2, environment_variables=OWN_STORE, **CHECKPOINT), timeout=300)
+
+    told = [line.split("] ", 1)[1] for line in run.logs() if "] rank " in line]
+    assert run.status == "Completed", "\n".join(run.logs())
+    assert sorted(told) == sorted(
+        line
+        for rank in range(4)
+        for line in (
+            f"rank {rank} of 4 begins at step 0",
+            f"rank {rank} of 4 begins at step 20",
+            f"rank {rank} has done 40 steps: y = 3 x + 2",
+        )
+    )
+    assert run.state().earlier == []
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "said"),
+    [
+        (f"{PER_NODE} {C10D} train.py", OWN_STORE, None),
+        (f"{PER_NODE} {C10D} train.py", {}, "meet those of before in its store"),
+        (f"{PER_NODE} {STATIC} train.py", OWN_STORE, "do not find one another again at a fixed `--master-port`"),
+        (f"{PER_NODE} train.py".replace("restarts 1", "restarts=0"), {}, None),
+        (f"python train.py {PER_NODE}", {}, None),
+    ],
+)
+def test_a_plan_warns_of_restarts_that_do_not_work(command: str, variables: dict[str, str], said: str | None) -> None:
+    plan = pytorch(command, 2, environment_variables=variables, outputs={}).plan()
+
+    found = [str(finding) for finding in plan.findings if "restarts" in str(finding)]
+    assert [said in one for one in found if said] == [True] * (said is not None)
+    assert len(found) == (said is not None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,17 @@ def test_a_tf_config_in_the_callers_environment_is_refused(monkeypatch: pytest.M
         Local().submit(tensorflow("true"))
 
     assert "unset TF_CONFIG" in (refused.value.problems[0].hint or "")
+
+
+def test_a_framework_that_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+
+    run = run_here(tensorflow("python -c 'import tensorflow'", 1), python=str(tmp_path / "bare" / "bin" / "python"))
+
+    assert run.state().error == "rank 0 failed with exit code 1"
+    assert run.state().hint == (
+        "`pip install 'azml-dist[tensorflow]'`: a run here has your own packages, not those of its environment"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
 from azml_dist.local.state import ProcessState
 
+_MISSING = re.compile(rb"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
+_PACKAGES = {
+    "torch": "azml-dist[torch]",
+    "tensorflow": "azml-dist[tensorflow]",
+    "tf_keras": "tf_keras",
+    "mpi4py": "mpi4py",
+    "ray": "azml-dist[ray]",
+    "deepspeed": "deepspeed",
+    "accelerate": "accelerate",
+    "lightning": "lightning",
+    "horovod": "horovod",
+}
+"""What brings the modules of the frameworks, which a run here takes from this machine and not from an image."""
 _EXIT_ABORT = b"terminate called without an active exception"
 
 
@@ -15,7 +29,7 @@ def reason(process: ProcessState, log: Path) -> tuple[str, str | None]:
     """What to say of the process that failed first, and what to do about it."""
     rank = f"rank {process.rank} ({process.role})" if process.serves else f"rank {process.rank}"
     if process.signal is None:
-        return f"{rank} failed with exit code {process.exit_code}", None
+        return f"{rank} failed with exit code {process.exit_code}", _of_a_missing_package(log)
     name = signal.Signals(process.signal).name if process.signal in set(signal.Signals) else str(process.signal)
     if process.signal == signal.SIGABRT and _EXIT_ABORT in _tail(log):
         return (
@@ -24,6 +38,14 @@ def reason(process: ProcessState, log: Path) -> tuple[str, str | None]:
         )
     hint = "the kernel's out-of-memory killer does this; `dmesg` tells" if process.signal == signal.SIGKILL else None
     return f"{rank} was ended by signal {process.signal} ({name})", hint
+
+
+def _of_a_missing_package(log: Path) -> str | None:
+    missing = _MISSING.findall(_tail(log))
+    package = _PACKAGES.get(missing[-1].decode()) if missing else None
+    if not package:
+        return None
+    return f"`pip install '{package}'`: a run here has your own packages, not those of its environment"
 
 
 def _tail(file: Path) -> bytes:
