@@ -192,6 +192,8 @@ def _ending(process: ProcessState, run_is_over: bool) -> str:
 
 
 def _world(state: RunState) -> str:
+    if state.kind:
+        return plural(len(state.members), "trial" if state.kind == "sweep" else "step")
     return str(World(**state.world)) if state.world else ""
 
 

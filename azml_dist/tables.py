@@ -90,7 +90,9 @@ def pipeline_plan_text(plan: PipelinePlan) -> str:
     blocks.append(table_text(_steps(plan)))
     for name, step in plan.plans.items():
         if step:
-            blocks.append(f"step {name}\n" + pairs_text(plan_facts(step)))
+            waiting = plan.pipeline.steps[name].waiting
+            told = {f"input {key}": f"output {source.output} of {source.step}" for key, source in waiting.items()}
+            blocks.append(f"step {name}\n" + pairs_text([(k, told.get(k, v)) for k, v in plan_facts(step)]))
     blocks += [pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
     return "\n\n".join(filter(None, blocks))
 

@@ -34,6 +34,8 @@ def follow_group(started: GroupRun, interrupts: Interrupts, job: str, as_json: b
     click.echo(json.dumps(state.to_dict(), indent=1) if as_json else f"\n{started}")
     if as_json and state.error:
         say(f"error: {state.error}")
+    for name, path in started.outputs.items():
+        say(f"  output   {name}: {path}")
     shown = state.details.get("best") or next((m.name for m in state.members if m.status == "Failed"), None)
     if shown or members:
         say(f"  again    azml-dist logs {shown or members[0].name}")
