@@ -75,7 +75,7 @@ def await_(condition: Callable[[], Any], seconds: float = 30) -> Any:
 
 def living(mark: str) -> list[int]:
     """The processes that have the mark in their environment and have not ended."""
-    needle = f"{MARK}={mark}".encode()
+    needle = f"{MARK}={_own(mark)}".encode()
     return [pid for pid in _pids() if needle in _read(f"/proc/{pid}/environ").split(b"\0") and not _is_zombie(pid)]
 
 
@@ -98,7 +98,7 @@ def cli(*args: str | Path, mark: str = "", **options: Any) -> Iterator[subproces
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {MARK: mark or "none"},
+        env=os.environ | {MARK: _own(mark)},
         **options,
     )
     try:
@@ -125,6 +125,11 @@ def write_job(folder: Path, command: str, nodes: int = 1, processes: int = 1, **
     }
     file.write_text(json.dumps(job | fields))
     return file
+
+
+def _own(mark: str) -> str:
+    """The mark as no other run of the tests has it on this machine."""
+    return f"{mark}-{os.getpid()}"
 
 
 def _pids() -> list[int]:

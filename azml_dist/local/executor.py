@@ -21,13 +21,14 @@ from azml_dist.local import staging
 from azml_dist.local.attempts import SNAPSHOT
 from azml_dist.local.environment import base_environment, has_module
 from azml_dist.local.gpus import share, visible_gpus
+from azml_dist.local.hosts import naming_hosts
 from azml_dist.local.mpirun import find_mpirun
-from azml_dist.local.places import places
+from azml_dist.local.places import places, usual_port
 from azml_dist.local.ports import Ports
 from azml_dist.local.ray_cluster import node_commands
 from azml_dist.local.run import LocalRun
 from azml_dist.local.state import ProcessState, RunFolder, RunState
-from azml_dist.local.supervision import Supervision, needs_no_quotes
+from azml_dist.local.supervision import Supervision, memory_of, needs_no_quotes
 from azml_dist.parts import Ray
 from azml_dist.plan import SERVICE, LaunchPlan, Service
 from azml_dist.runs import new_name
@@ -265,11 +266,17 @@ class Local:
             raise LaunchError("bash is not installed; Azure ML runs commands with it", hint="install bash")
         mpi = find_mpirun(self._python, base["PATH"]) if world.distribution == "Mpi" else None
         state.launcher_version = str(mpi) if mpi else None
+        if mpi and plan.place.master_port != str(usual_port(plan)):
+            state.findings.append(
+                f"port {usual_port(plan)} is in use on this machine: libraries that take it on Azure ML without "
+                "asking, as DeepSpeed does in MPI jobs, will fail here or meet another run"
+            )
         slices, finding = share(visible_gpus(base), world.node_count, world.process_count_per_node)
         state.findings += [finding] if finding else []
         return {
             "folder": str(folder.path),
             "temp": temp,
+            "memory": memory_of(temp),
             "launcher_is_chosen": self._launcher is not None,
             "python": self._python,
             "argv": [bash, "-c", plan.command],
@@ -278,6 +285,7 @@ class Local:
             "process_count": world.process_count_per_node,
             "hosts": list(plan.place.addresses),
             "mpirun": mpi,
+            "naming_hosts": naming_hosts() if mpi and world.node_count > 1 else None,
             "slices": slices,
             "staged": staging.stamps(plan.code),
             "timeout": self._timeout or plan.job.timeout,

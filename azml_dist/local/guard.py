@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from azml_dist.local import attempts, processes, state
 from azml_dist.local.state import RunFolder, RunState
-from azml_dist.local.supervision import receive, send
+from azml_dist.local.supervision import receive, remove_temp, send
 from azml_dist.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def guard_supervisor() -> None:
     processes.end_descendants(deadline=time.monotonic() + 10)
     if payload:
         _write_the_end(guard.folder, status)
-    shutil.rmtree(temp, ignore_errors=True)
+    remove_temp(temp)
 
 
 class _Guard:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from azml_dist.errors import LaunchError
+
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
@@ -22,17 +24,25 @@ def has_network() -> bool:
     return False
 
 
-def hosts_can_be_named() -> bool:
-    """Whether this process may give others a host name of their own: on Linux, as root."""
-    try:
-        tried = subprocess.run(
-            ["unshare", "--uts", "hostname", "node"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
-    except FileNotFoundError:
-        return False
-    return tried.returncode == 0
+_AS_ROOT = ["unshare", "--uts", "--", "sh", "-c", 'hostname "$0" && exec "$@"']
+# In a user namespace of its own, any user may; the capabilities that come with it go before the command starts.
+_AS_ANYBODY = [
+    *["unshare", "--user", "--map-current-user", "--keep-caps", "--uts", "--", "sh", "-c"],
+    'hostname "$0" && exec setpriv --inh-caps=-all --ambient-caps=-all -- "$@"',
+]
 
 
-def named(host: str) -> list[str]:
-    """The words before a command that is to run on a host of that name."""
-    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', host]
+def naming_hosts() -> list[str]:
+    """The words that run a command under a host name of its own, before the name and the command (Linux).
+
+    Raises `LaunchError` where this user may not do that.
+    """
+    for words in (_AS_ROOT, _AS_ANYBODY):
+        with contextlib.suppress(FileNotFoundError):
+            tried = subprocess.run([*words, "node", "true"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+            if tried.returncode == 0:
+                return words
+    raise LaunchError(
+        "Open MPI tells nodes apart by their host names, and this system lets you give none to a process",
+        hint="run as root on Linux, or allow user namespaces; one node needs none: `--set node_count=1`",
+    )

@@ -64,8 +64,8 @@ class Launcher(Protocol):
     def stop(self) -> None:
         """Start no more. The ranks themselves are stopped by their run."""
 
-    def close(self) -> None:
-        """Called when no rank is left, before whatever else is left gets killed."""
+    def close(self) -> str | None:
+        """Called when no rank is left, before whatever else is left gets killed; where a failure may be explained."""
 
 
 def make_launcher(spec: Spec, run: Run, host: Host | None) -> Launcher:
@@ -122,8 +122,8 @@ class Direct:
     def stop(self) -> None:
         pass
 
-    def close(self) -> None:
-        pass
+    def close(self) -> str | None:
+        return None
 
 
 def spawn(argv: list[str], cwd: str, env: dict[str, str], output: int, stdin: int = subprocess.DEVNULL) -> int:

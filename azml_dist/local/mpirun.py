@@ -15,15 +15,16 @@ from typing import NamedTuple
 from azml_dist.errors import LaunchError
 from azml_dist.local import processes
 from azml_dist.local.clients import Clients
-from azml_dist.local.hosts import LOOPBACK, hosts_can_be_named, named
+from azml_dist.local.hosts import LOOPBACK
 from azml_dist.local.launchers import FOLDER, REPORT_GRACE, LaunchFailed, Run, Spec, ending, ending_words, spawn
+from azml_dist.local.supervision import shared_memory
 
 LOG = "user_logs/mpi_log.txt"
 """What mpirun itself has to say. Seen: Azure ML has a log of that name beside those of the processes."""
 _SCHEDULERS = ("SLURM", "PBS", "LSB_", "LSF_", "PE_", "SGE_", "COBALT_", "FLUX_")
 """Variables from which mpirun would take the nodes of a batch system, this one being a job there."""
-_END_GRACE = 2.0
-"""Seconds for mpirun to say why it ended, and to remove its files, once all ranks are gone."""
+_END_GRACE = 1.0
+"""Seconds for mpirun to say why it ended, once all ranks are gone. Version 4 takes two, and has said it by then."""
 
 
 class OpenMpi(NamedTuple):
@@ -63,8 +64,6 @@ class Mpirun:
         self._spec, self._run = spec, run
         self._mpi = OpenMpi(*spec["mpirun"])
         self._clients = Clients(spec, run, "mpirun")
-        # The nodes' processes may share memory only within a node: Open MPI tells them apart by the host's name.
-        self._are_named = spec["node_count"] > 1 and hosts_can_be_named()
         self._pid: int | None = None
         self._broken: tuple[float, str] | None = None
 
@@ -88,12 +87,15 @@ class Mpirun:
     def stop(self) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self) -> str | None:
         deadline = time.monotonic() + _END_GRACE
         while self._pid and time.monotonic() < deadline:
             if self._pid in (pid for pid, _ in processes.reap()):
                 self._pid = None
             time.sleep(0.002)
+        log = Path(self._spec["folder"], LOG)
+        # What MPI has to say of a call that failed, mpirun prints, and not the process that made the call.
+        return f"MPI's own messages are in {log}" if b"MPI_" in log.read_bytes() else None
 
     def _argv(self) -> list[str]:
         spec, nodes, each = self._spec, self._spec["node_count"], self._spec["process_count"]
@@ -108,8 +110,8 @@ class Mpirun:
         }
         shell = {"plm": "rsh", "plm_rsh_agent": agent} if is_old else {"plm": "ssh", "plm_ssh_agent": agent}
         parameters = {"btl_tcp_if_include": LOOPBACK}
-        if nodes > 1 and not self._are_named:
-            parameters["btl"] = "tcp,self"
+        if memory := shared_memory(spec["temp"]):
+            parameters["btl_vader_backing_directory" if is_old else "btl_sm_backing_directory"] = memory
         if nodes * each > (os.cpu_count() or 1):
             # A process that waits for a message spins, and takes the core from the one that is to send it.
             parameters["mpi_yield_when_idle"] = "1"
@@ -142,4 +144,4 @@ class Mpirun:
         return path
 
     def _enter(self, host: str) -> list[str]:
-        return named(host) if self._are_named else []
+        return [*self._spec["naming_hosts"], host] if self._spec["naming_hosts"] else []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from azml_dist.local import staging
 from azml_dist.local.hosts import LOOPBACK, has_network
-from azml_dist.local.ports import AZURE_MASTER_PORT, Ports
+from azml_dist.local.ports import AZURE_MASTER_PORT, MPI_PORT_OF_ONE_NODE, Ports
 from azml_dist.parts import Ray, TensorFlow
 from azml_dist.plan import LaunchPlan, Place
 from azml_dist.runs import own_variables
@@ -35,11 +35,17 @@ def places(plan: LaunchPlan, folder: Path, temp: Path, ports: Ports, attempts: i
         )
 
 
+def usual_port(plan: LaunchPlan) -> int:
+    """The port where the processes of the world meet on Azure ML."""
+    if plan.world.distribution == "Mpi":
+        return plan.service.mpi_master_port if plan.world.node_count > 1 else MPI_PORT_OF_ONE_NODE
+    return AZURE_MASTER_PORT
+
+
 def _first_place(plan: LaunchPlan, folder: Path, temp: Path, ports: Ports) -> Place:
     job = plan.job
     experiment = job.experiment_name or "Default"
-    preferred = plan.service.mpi_master_port if plan.world.distribution == "Mpi" else AZURE_MASTER_PORT
-    port = str(ports.take(preferred))
+    port = str(ports.take(usual_port(plan)))
     return Place(
         run_id=folder.name,
         experiment_id=staging.MLFLOW_EXPERIMENT,

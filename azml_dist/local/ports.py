@@ -14,6 +14,8 @@ from azml_dist.errors import LaunchError
 
 AZURE_MASTER_PORT = 6105
 """What Azure ML puts into `MASTER_PORT` ("Distributed GPU training guide"): taken here too, if it is free."""
+MPI_PORT_OF_ONE_NODE = 54965
+"""What DeepSpeed and others take in MPI jobs of one node, for which Azure ML names none (`deepspeed/comm/comm.py`)."""
 
 # Below the range from which Linux and macOS give ports to outgoing connections.
 _RANGE = range(20000, 32000)

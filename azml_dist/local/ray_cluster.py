@@ -114,8 +114,8 @@ class RayCluster:
         for pid in self._nodes:
             processes.send_group(pid, signal.SIGKILL)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> str | None:
+        return None
 
     def joined(self, node: int) -> None:
         """A node is there; with the last of them, the command starts."""

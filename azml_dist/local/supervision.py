@@ -46,7 +46,7 @@ class Supervision:
         """Wait until the supervisor has ended: by itself after its run, or now, if it was given none."""
         self._socket.close()
         self.process.wait()
-        shutil.rmtree(self.temp, ignore_errors=True)
+        remove_temp(self.temp)
 
 
 def send(connection: socket.socket, payload: bytes, fds: list[int]) -> None:
@@ -75,6 +75,18 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     for fd in fds:
         os.set_inheritable(fd, False)
     return payload, fds
+
+
+def memory_of(temp: str) -> str | None:
+    """The run's folder in the machine's shared memory, where there is one; it goes with the run's `temp`."""
+    return os.path.join("/dev/shm", os.path.basename(temp)) if os.access("/dev/shm", os.W_OK) else None
+
+
+def remove_temp(temp: str) -> None:
+    """Remove the run's folder of sockets and links, and what its processes left in shared memory."""
+    shutil.rmtree(temp, ignore_errors=True)
+    if memory := memory_of(temp):
+        shutil.rmtree(memory, ignore_errors=True)
 
 
 def needs_no_quotes(path: str) -> bool:

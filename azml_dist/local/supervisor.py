@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import selectors
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -249,7 +248,7 @@ class Supervisor:
     def _end(self) -> None:
         for pgid in self._groups.values():
             processes.send_group(pgid, signal.SIGKILL)
-        self._launcher.close()
+        explanation = self._launcher.close()
         left = processes.end_descendants(deadline=time.monotonic() + 5)
         run = self._state
         try:
@@ -260,6 +259,8 @@ class Supervisor:
         if left:
             run.findings.append(f"processes {left} could not be ended within 5 s")
         self._judge()
+        if run.failed_rank is not None:
+            run.hint = run.hint or explanation
         if attempts.follows(self._spec, run, self._verdict):
             attempts.begin_next(run, time.time())
         else:

@@ -67,8 +67,8 @@ class Torchrun:
         # Left alone, the agents would wait for one another for up to 300 s.
         processes.send([*processes.children(self._host.pid), self._host.pid], signal.SIGKILL)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> str | None:
+        return None
 
     def _agent_ended(self, told: list[str]) -> None:
         node, code = map(int, told)

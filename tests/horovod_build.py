@@ -1,0 +1,102 @@
+"""Builds Horovod for the tests that train with it, once: `python tests/horovod_build.py`, or `make horovod`.
+
+Horovod 0.28.1, its last release, does not build against today's torch as it is: it asks for C++14, torch's headers need
+C++17. With that changed in its two CMakeLists it does, in two to three minutes on two cores. What was built is kept in
+the user's cache, by the versions of everything that it was built with.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from azml_dist.errors import LaunchError
+from azml_dist.local.mpirun import OpenMpi, find_mpirun
+
+VERSION = "0.28.1"
+ROOT = Path(__file__).resolve().parent.parent
+CXX14 = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
+OPTIONS = {
+    "HOROVOD_WITH_MPI": "1",
+    "HOROVOD_WITHOUT_GLOO": "1",
+    "HOROVOD_WITH_PYTORCH": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_MXNET": "1",
+    # Some of what it brings along declares a CMake older than 3.5, which CMake 4 refuses.
+    "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
+}
+
+
+class CannotBuildError(Exception):
+    """This machine lacks what the build needs, or it failed; the message says which."""
+
+
+def kept() -> Path:
+    """The folder to put on `PYTHONPATH`, whether or not it is there yet."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    return cache / "azml_dist" / f"horovod-{VERSION}-{python}-torch{version('torch')}-openmpi{_mpi().version}"
+
+
+def built() -> Path:
+    """The folder to put on `PYTHONPATH`; built now where it is not there yet. Raises `CannotBuildError`."""
+    folder = kept()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="horovod-") as temp:
+            wheel = _build(Path(temp))
+            _pip("install", "--no-deps", "--target", f"{temp}/site", str(wheel))
+            os.rename(f"{temp}/site", folder)
+    return folder
+
+
+def _build(temp: Path) -> Path:
+    mpicxx = Path(_mpi().path).with_name("mpicxx")
+    if not mpicxx.exists():
+        raise CannotBuildError(f"there is no {mpicxx}: install Debian's libopenmpi-dev, or `pip install openmpi`")
+    if not shutil.which("g++"):
+        raise CannotBuildError("there is no g++")
+    tools = ["setuptools<80", "wheel", *([] if shutil.which("cmake") else ["cmake"])]
+    _pip("install", "--target", str(temp / "tools"), *tools)
+    _pip("download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-d", str(temp), f"horovod=={VERSION}")
+    with tarfile.open(temp / f"horovod-{VERSION}.tar.gz") as archive:
+        archive.extractall(temp, filter="data")
+    source = temp / f"horovod-{VERSION}"
+    for name in CXX14:
+        file = source / name
+        text = file.read_text()
+        assert "set(CMAKE_CXX_STANDARD 14)" in text, name
+        file.write_text(text.replace("set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)"))
+    path = os.pathsep.join([str(mpicxx.parent), str(temp / "tools" / "bin"), os.environ["PATH"]])
+    env = os.environ | OPTIONS | {"PYTHONPATH": str(temp / "tools"), "PATH": path, "MAKEFLAGS": f"-j{os.cpu_count()}"}
+    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(temp), str(source), env=env)
+    [wheel] = temp.glob("horovod-*.whl")
+    return wheel
+
+
+def _mpi() -> OpenMpi:
+    try:
+        return find_mpirun(sys.executable, os.environ["PATH"])
+    except LaunchError as error:
+        raise CannotBuildError(error.problems[0].message) from error
+
+
+def _pip(*args: str, env: dict[str, str] | None = None) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    done = subprocess.run([*pip, *args], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise CannotBuildError(f"pip {args[0]} failed with exit code {done.returncode}:\n{tail}")
+
+
+if __name__ == "__main__":
+    try:
+        print(f"Horovod {VERSION} is in {built()}")
+    except CannotBuildError as error:
+        sys.exit(f"Horovod {VERSION} is not built: {error}")
