@@ -64,7 +64,9 @@ def _build(temp: Path) -> Path:
         raise CannotBuildError("there is no g++")
     tools = ["setuptools<80", "wheel", *([] if shutil.which("cmake") else ["cmake"])]
     _pip("install", "--target", str(temp / "tools"), *tools)
-    _pip("download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-d", str(temp), f"horovod=={VERSION}")
+    _pip(
+        "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-d", str(temp), f"horovod=={VERSION}"
+    )
     with tarfile.open(temp / f"horovod-{VERSION}.tar.gz") as archive:
         archive.extractall(temp, filter="data")
     source = temp / f"horovod-{VERSION}"

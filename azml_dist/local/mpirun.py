@@ -125,17 +125,19 @@ class Mpirun:
 
     def _environment(self) -> dict[str, str]:
         env = {k: v for k, v in self._spec["base_env"].items() if not k.startswith(_SCHEDULERS)}
+        own = self._spec["contexts"][0]["env"].get("LD_LIBRARY_PATH", env.get("LD_LIBRARY_PATH"))
         lib = Path(self._mpi.path).resolve().parent.parent / "lib"
         if any(lib.glob("libmpi.so*")):
             # Without it a program in the job would load the MPI of the system, if there is one.
-            env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(lib), env.get("LD_LIBRARY_PATH")]))
-        return env | {"AZML_DIST_NODE": "0", "TMPDIR": self._spec["temp"]}
+            own = os.pathsep.join(filter(None, [str(lib), own]))
+        libraries = {"LD_LIBRARY_PATH": own} if own else {}
+        return env | libraries | {"AZML_DIST_NODE": "0", "TMPDIR": self._spec["temp"]}
 
     def _agent(self) -> str:
         """What mpirun calls in place of ssh, to start its daemon on another node."""
         path = os.path.join(self._spec["temp"], "agent")
         cases = [
-            f'{host}) AZML_DIST_NODE={node} exec setsid {shlex.join(self._enter(host))} sh -c "$*" ;;'
+            f'{host}) AZML_DIST_NODE={node} exec {shlex.join(self._enter(host))} sh -c "$*" ;;'
             for node, host in enumerate(self._spec["hosts"])
         ]
         lines = ["#!/bin/sh", "host=$1", "shift", "export AZML_DIST_NODE", 'case "$host" in', *cases, "esac"]

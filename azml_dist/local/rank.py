@@ -47,6 +47,11 @@ def main(socket_path: str, launcher: str) -> int:
     place = " ".join(os.environ[name] for name in PLACE[launcher])
     supervisor.sendall(f"rank {place} {os.getpid()}\n".encode())
     output, payload = _receive(supervisor)
+    if launcher == "mpirun":
+        # A daemon does not end while anybody holds the pipes that it made for its process.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(nowhere, fd)
     cwd, argv, env = payload.split(b"\0\0")
     os.chdir(cwd)
     args = argv.split(b"\0")
