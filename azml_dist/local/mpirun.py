@@ -17,7 +17,6 @@ from azml_dist.local import processes
 from azml_dist.local.clients import Clients
 from azml_dist.local.hosts import LOOPBACK
 from azml_dist.local.launchers import FOLDER, REPORT_GRACE, LaunchFailed, Run, Spec, ending, ending_words, spawn
-from azml_dist.local.supervision import shared_memory
 
 LOG = "user_logs/mpi_log.txt"
 """What mpirun itself has to say. Seen: Azure ML has a log of that name beside those of the processes."""
@@ -110,7 +109,8 @@ class Mpirun:
         }
         shell = {"plm": "rsh", "plm_rsh_agent": agent} if is_old else {"plm": "ssh", "plm_ssh_agent": agent}
         parameters = {"btl_tcp_if_include": LOOPBACK}
-        if memory := shared_memory(spec["temp"]):
+        if memory := spec["memory"]:
+            os.makedirs(memory, mode=0o700, exist_ok=True)
             parameters["btl_vader_backing_directory" if is_old else "btl_sm_backing_directory"] = memory
         if nodes * each > (os.cpu_count() or 1):
             # A process that waits for a message spins, and takes the core from the one that is to send it.

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import selectors
+import shutil
 import signal
 import time
 from collections.abc import Callable
