@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from azml_dist.anyfile import lines_of, load_any
-from azml_dist.errors import JobError, Problem
+from azml_dist.errors import JobError, Problem, visible
 from azml_dist.inputs import open_inputs_of
 from azml_dist.yamlfields import OTHER_TYPES
 from azml_dist.yamlfile import read_yaml
@@ -68,7 +68,7 @@ class FolderPlan:
     def __str__(self) -> str:
         from azml_dist.render import Table, table_text
 
-        return table_text(Table(("job", "means"), [(entry.file, _means(entry)) for entry in self.jobs]))
+        return visible(table_text(Table(("job", "means"), [(entry.file, _means(entry)) for entry in self.jobs])))
 
 
 def plan_folder(folder: str | os.PathLike[str]) -> FolderPlan:
@@ -79,6 +79,11 @@ def plan_folder(folder: str | os.PathLike[str]) -> FolderPlan:
             skipped.append(Skipped(file, why))
         else:
             jobs.append(_entry(file))
+    if not jobs:
+        others = ", ".join(f"{Path(file).name} is {why}" for file, why in skipped[:3])
+        raise JobError(
+            f"there is no job file in the folder {folder}", hint=others or "a job is a YAML with a `command`"
+        )
     return FolderPlan(jobs, skipped)
 
 
@@ -97,7 +102,10 @@ def _means(entry: FolderEntry) -> str:
 def _yaml_files(folder: Path) -> Iterator[str]:
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(path, name) for name in sorted(files) if name.endswith((".yml", ".yaml")))
+        found = (
+            os.path.normpath(os.path.join(path, name)) for name in sorted(files) if name.endswith((".yml", ".yaml"))
+        )
+        yield from filter(os.path.isfile, found)  # no pipe, which would be waited for
 
 
 def _entry(file: str) -> FolderEntry:

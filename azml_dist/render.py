@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from azml_dist.errors import visible
 from azml_dist.plan import World
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def plan_text(plan: LaunchPlan) -> str:
     blocks = [_title(plan), pairs_text(plan_facts(plan)), table_text(_processes(plan))]
     blocks.append("environment of each process\n" + pairs_text(_env(plan)))
     blocks += [pairs_text([("note", str(p)), ("hint", p.hint or "")]) for p in plan.findings]
-    return "\n\n".join(blocks)
+    return visible("\n\n".join(blocks))
 
 
 def plan_html(plan: LaunchPlan) -> str:

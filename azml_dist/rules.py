@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -210,7 +211,9 @@ def _code_folder(job: Job) -> Iterator[Problem]:
 
 
 def _holds_a_file(folder: str) -> bool:
-    return any(files for _, _, files in os.walk(folder, followlinks=True))
+    walk = os.walk(folder, followlinks=True)
+    # Links that lead in circles are told by the snapshot; without a bound they would be walked here for ever.
+    return any(files for _, _, files in islice(walk, 100_000)) or next(walk, None) is not None
 
 
 def _input_path(path: str, where: str, kind: str) -> Iterator[Problem]:

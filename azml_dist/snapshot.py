@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from azml_dist.errors import JobError
 
 IGNORE_FILES = (".amlignore", ".gitignore")
 MAX_FILES = 200_000
-"""A bound on the walk: a link that leads back to its own folder never ends otherwise."""
+"""A bound on the walk, for a folder that was not meant."""
 
 
 class Rule(NamedTuple):
@@ -94,18 +94,31 @@ def take_snapshot(folder: str | Path) -> Snapshot:
 def _walk(root: str) -> Iterator[tuple[str, str]]:
     """Each file's path inside the folder, and the path that the rules are matched against."""
     count = 0
-    for folder, _, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, followlinks=True):
         inside = os.path.relpath(folder, root)
         real = os.path.realpath(folder)
+        _refuse_circles(folder, real, folders)
         for name in names:
             count += 1
             if count > MAX_FILES:
                 raise JobError(
-                    f"the code folder {root} has more than {MAX_FILES:,} files, or a link in it leads in a circle",
+                    f"the code folder {root} has more than {MAX_FILES:,} files",
                     hint="point `code` at the folder that holds your scripts alone",
                     where="code",
                 )
             yield (name if inside == "." else f"{inside}/{name}").replace(os.sep, "/"), os.path.join(real, name)
+
+
+def _refuse_circles(folder: str, real: str, folders: Sequence[str]) -> None:
+    """azure-ai-ml would walk a link to a folder around itself forty times over, and two of those without an end."""
+    for name in folders:
+        path = os.path.join(folder, name)
+        if os.path.islink(path) and os.path.commonpath([real, target := os.path.realpath(path)]) == target:
+            raise JobError(
+                f"the link {path} leads in a circle: it holds itself",
+                hint="take it away; azure-ai-ml follows every link",
+                where="code",
+            )
 
 
 def _read_rules(root: Path) -> tuple[str, list[Rule]]:

@@ -296,6 +296,9 @@ class Fields:
         return value
 
     def _environment_file(self, path: str) -> Environment | None:
+        if os.path.exists(path) and not os.path.isfile(path):
+            self.problem(f"{path} is no file", "name an environment YAML", ("environment",))
+            return None
         try:
             return load_environment(path)
         except JobError as error:

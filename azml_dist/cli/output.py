@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 
-from azml_dist.errors import DistError
+from azml_dist.errors import DistError, visible
 
 
 def complain(error: DistError) -> None:
     for problem in error.problems:
-        say(f"error: {problem}")
+        say(visible(f"error: {problem}"))
         if problem.hint:
-            say(f"hint: {problem.hint}")
+            say(visible(f"hint: {problem.hint}"))
 
 
 def say(text: str) -> None:
