@@ -80,10 +80,9 @@ def plan_folder(folder: str | os.PathLike[str]) -> FolderPlan:
         else:
             jobs.append(_entry(file))
     if not jobs:
-        others = ", ".join(f"{Path(file).name} is {why}" for file, why in skipped[:3])
-        raise JobError(
-            f"there is no job file in the folder {folder}", hint=others or "a job is a YAML with a `command`"
-        )
+        found = ", ".join(f"{Path(file).name} is {why}" for file, why in skipped[:3])
+        hint = found or "a job is a YAML with a `command`"
+        raise JobError(f"{folder} is a folder without a job file", hint=hint)
     return FolderPlan(jobs, skipped)
 
 
