@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from needs import needs
 
+import azml_dist
 from azml_dist import Job, cli
 from azml_dist.plan import Service
 
@@ -155,6 +156,12 @@ def test_web_addresses_are_well_formed(document: str) -> None:
 @pytest.mark.parametrize("page", sorted(generate.PAGES))
 def test_what_is_generated_is_what_the_code_gives(page: str) -> None:
     assert text_of(f"docs/{page}") == generate.generated(page), "python docs/generate.py writes it"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    told = re.findall(r"^\.\. auto\w+:: azml_dist\.(\w+)$", text_of("docs/api.md"), re.MULTILINE)
+
+    assert set(azml_dist.__all__) - {"__version__"} <= set(told)
 
 
 def messages() -> list[str]:
