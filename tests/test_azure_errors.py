@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ def test_unknown_data(emulator: Emulator, azure: AzureML) -> None:
 def test_an_unknown_workspace(emulator: Emulator, azure_sdk: None) -> None:
     here = emulator.workspace
     place = workspace_of(emulator)
-    other = Workspace(here.subscription_id, here.resource_group, "nowhere", credential=place.credential)
+    other = Workspace(here.subscription_id, here.resource_group, "emulatd-workspace", credential=place.credential)
 
     error = refused(AzureML(other))
 
     assert isinstance(error, NotFound)
-    assert f"there is no workspace `nowhere` in resource group `{here.resource_group}`" in str(error)
+    assert f"there is no workspace `emulatd-workspace` in resource group `{here.resource_group}`" in str(error)
+    assert f"did you mean `{here.name}`?" in str(error.hint)
 
 
 def test_an_unknown_resource_group_and_subscription(emulator: Emulator, azure_sdk: None) -> None:
@@ -225,6 +227,29 @@ def test_a_name_with_quota_in_it_is_no_quota(emulator: Emulator, azure: AzureML)
 
     assert isinstance(error, NotFound)
     assert "there is no environment `quota-study:1`" in str(error)
+
+
+def test_azure_is_asked_again_when_it_said_and_not_before(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    emulator.inject(answer(429, retry_after=1), route="codes.list")
+    emulator.inject(answer(503, retry_after=1), route="jobs.put")
+    began = time.monotonic()
+
+    azure.submit(job(code=code_in(tmp_path / "code")))
+
+    assert time.monotonic() - began >= 2
+    assert (emulator.counts()["codes.list"], emulator.counts()["jobs.put"]) == (2, 2)
+
+
+@pytest.mark.parametrize("route", ["codes.list", "environments.list", "jobs.put"])
+def test_nobody_waits_for_an_hour_because_azure_says_so(
+    emulator: Emulator, azure: AzureML, tmp_path: Path, route: str
+) -> None:
+    emulator.inject(answer(429, retry_after=3600), route=route, times=None)
+
+    error = refused(azure, code=code_in(tmp_path / "code"), environment="azureml:torch@latest")
+
+    assert "Azure is asked too often" in str(error)
+    assert emulator.counts()[route] == 1
 
 
 def test_the_request_id_is_kept(emulator: Emulator, azure: AzureML) -> None:

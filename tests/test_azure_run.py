@@ -273,6 +273,7 @@ def test_all_ranks_of_a_real_run_are_followed_to_the_last_line(
         assert [line.split()[-1] for line in mine] == [f"{rank}-1", f"{rank}-2", f"{rank}-3", f"last-{rank}"]
     assert len(lines) == 16
     assert list(run.logs(rank=3)) == ["3-1", "3-2", "3-3", "last-3"]
+    assert {line.split("] ")[0] for line in run.logs(node=1)} == {"[node1 rank2", "[node1 rank3"}
 
 
 def test_every_byte_is_downloaded_once(emulator: Emulator, run: AzureRun) -> None:

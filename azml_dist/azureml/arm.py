@@ -117,6 +117,22 @@ def retrying(
     return call()
 
 
+def retry_policy() -> Any:
+    """The same patience for azure-ai-ml's own requests.
+
+    azure-core's own would try ten times, and sleep for an hour where Azure asks for that.
+    """
+    from azure.core.pipeline.policies import RetryPolicy
+
+    class Bounded(RetryPolicy):  # type: ignore[misc]  # azure-core is not imported by the type checker
+        def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
+            end = settings.setdefault("end", time.monotonic() + PATIENCE)
+            in_time = time.monotonic() + (self.get_retry_after(response) or 0) < end
+            return in_time and bool(super().is_retry(settings, response))
+
+    return Bounded(retry_total=ATTEMPTS - 1, retry_backoff_factor=0.4, retry_backoff_max=10)
+
+
 def _pause(error: Exception, attempt: int) -> float | None:
     """Seconds to wait after an error; None where trying again does not help."""
     from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError

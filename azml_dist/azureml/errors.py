@@ -188,7 +188,8 @@ def _of_404(error: Any, what: str, message: str, workspace: Workspace | None) ->
     if found := re.search(r"workspaces/([\w-]+)' under resource group '([^']+)' was not found", message):
         hint = "its name, group and subscription must belong together; `az ml workspace list` shows them"
         if workspace:
-            hint = f"it was looked for in subscription {workspace.subscription_id}; {hint}"
+            near = nearest(found[1], lambda: [str(one.name) for one in workspace.client.workspaces.list()])
+            hint = near or f"it was looked for in subscription {workspace.subscription_id}; {hint}"
         return _Said(
             NotFound, f"cannot {what}: there is no workspace `{found[1]}` in resource group `{found[2]}`", hint
         )

@@ -132,17 +132,16 @@ class Workspace:
                 import_sdk()
                 from azure.ai.ml import MLClient
 
+                from azml_dist.azureml.arm import retry_policy
+
                 cloud = {"cloud": self._cloud} if self._cloud else {}
-                # Retries as azure-core documents them; its own 10 would go on for many minutes.
                 self._client = MLClient(
                     self.credential,
                     self.subscription_id,
                     self.resource_group,
                     self.name,
                     show_progress=False,
-                    retry_total=4,
-                    retry_backoff_factor=0.4,
-                    retry_backoff_max=10,
+                    retry_policy=retry_policy(),
                     **cloud,
                 )
             return self._client

@@ -6,6 +6,7 @@ from .routing import Host, route
 from .state import Cluster, Datastore, VmSize, Workspace
 from .wire import Json, Refusal, Reply, Request, not_found, user_error
 
+_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}"
 _LOCATION = "/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/locations/{location}"
 
 
@@ -46,6 +47,11 @@ class WorkspaceRoutes:
                 "systemData": here.system_data(),
             }
         )
+
+    @route("workspaces.list", "GET", Host.ARM, _GROUP + "/providers/Microsoft.MachineLearningServices/workspaces")
+    def list_workspaces(self, request: Request, subscription: str, group: str) -> Reply:
+        """The workspaces of a resource group: this one."""
+        return Reply(body={"value": [self.get(request).body] if group == self._workspace.resource_group else []})
 
     @route("discovery", "GET", Host.API, "/discovery", anonymous=True)
     def discovery(self, request: Request) -> Reply:
