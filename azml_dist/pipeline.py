@@ -40,6 +40,8 @@ class Step:
     """In words: `a sweep`, `a Spark job`."""
     bound: Mapping[str, str] = field(default_factory=dict)
     """Which output of the pipeline an output of the step is."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Which input of the pipeline an input of the step is."""
     needs: tuple[str, ...] = ()
     """The steps that have to be done before, in order."""
 

@@ -157,7 +157,11 @@ class _Loading:
         if job.compute is None and job.instance_type is None and (compute := self._default_compute()):
             job = job.with_(compute=compute)
         experiment = {"experiment_name": self._head.experiment_name} if self._head.experiment_name else {}
-        return Step(name, job.with_(**experiment), bound=bound, needs=self._known(name, needs))
+        texts = {
+            key: value.get("path") if isinstance(value, dict) else value for key, value in self._inputs_of(name).items()
+        }
+        parents = {key: match[1] for key, text in texts.items() if (match := _INPUT.fullmatch(str(text)))}
+        return Step(name, job.with_(**experiment), bound=bound, inputs=parents, needs=self._known(name, needs))
 
     def _in_step(self, name: str, problem: Problem) -> Problem:
         if problem.where and ":" in problem.where:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from azml_dist.parameter import Parameter
 from azml_dist.parts import Input
 from azml_dist.render import (
     Table,
@@ -86,7 +87,7 @@ def pipeline_plan_text(plan: PipelinePlan) -> str:
     """A pipeline's plan: its steps in order, then what each means."""
     head = plan.pipeline.head
     title = "  ".join(filter(None, (head.display_name or head.name, f"pipeline: {plural(len(plan.plans), 'step')}")))
-    blocks = [title, pairs_text([(f"input {name}", _input(value)) for name, value in head.inputs.items()])]
+    blocks = [title, pairs_text([(f"input {name}", _input(name, value)) for name, value in head.inputs.items()])]
     blocks.append(table_text(_steps(plan)))
     for name, step in plan.plans.items():
         if step:
@@ -106,8 +107,8 @@ def _steps(plan: PipelinePlan) -> Table:
     return Table(("step", "world", "after"), rows)
 
 
-def _input(value: Any) -> str:
-    return value.path if isinstance(value, Input) else str(value)
+def _input(name: str, value: Any) -> str:
+    return f"<input {name}>" if isinstance(value, Parameter) else value.path if isinstance(value, Input) else str(value)
 
 
 def group_text(state: RunState) -> str:

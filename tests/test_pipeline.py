@@ -305,6 +305,35 @@ def test_what_is_missing_for_a_late_step_is_said_before_the_first_one_starts(tmp
     assert not list((tmp_path / "runs").glob("*"))
 
 
+def test_what_an_input_needs_is_asked_for_by_the_name_that_the_pipeline_has_for_it(tmp_path: Path) -> None:
+    write(tmp_path, COMPONENT.replace("integer, default: 1", "integer"), "count.yml")
+    file = write(
+        tmp_path,
+        """\
+        type: pipeline
+        inputs: {raw: {path: azureml:c:1}}
+        jobs:
+          count: {component: ./count.yml, inputs: {data: "${{parent.inputs.raw}}"}}
+        """,
+    )
+
+    with pytest.raises(JobError) as error:
+        Local(root=tmp_path).submit(Pipeline.load(file))
+    assert [p.hint for p in error.value.problems] == ["give it: `--set jobs.count.inputs.times=VALUE`"]
+
+    with pytest.raises(JobError) as error:
+        Local(root=tmp_path).submit(Pipeline.load(file).with_set("jobs.count.inputs.times=2"))
+    assert [p.hint for p in error.value.problems] == ["give it: `--input raw=PATH`"]
+
+
+def test_a_pipeline_asks_for_its_own_inputs(tmp_path: Path) -> None:
+    file = write(tmp_path, TWO.replace("greeting: hello", "greeting: {type: string}").replace("echo", "echo "))
+
+    assert "input greeting  <input greeting>" in call("plan", file).stdout
+    with pytest.raises(JobError, match="it has no value yet"):
+        Local(root=tmp_path / "runs").submit(Pipeline.load(file))
+
+
 def test_steps_that_do_not_need_a_failed_one_go_on(tmp_path: Path) -> None:
     """The default of Azure ML ("CLI (v2) pipeline job YAML schema": continue_on_step_failure)."""
     run = run_here(Pipeline.load(write(tmp_path, steps(a="exit 3", b="a < true", c="true"))), tmp_path / "runs")

@@ -543,6 +543,19 @@ def test_ctrl_c_ends_the_trial_and_starts_no_more(tmp_path: Path) -> None:
     await_(lambda: not living(str(tmp_path)))
 
 
+def test_a_sweep_is_canceled_from_another_process(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, name="mine", trial={"command": "echo begun ${{search_space.lr}}; sleep 1000"})
+
+    with cli("run", file, "--root", tmp_path / "runs", "--launcher", "direct", mark=str(tmp_path)) as process:
+        await_(lambda: list((tmp_path / "runs").glob("*_0/user_logs/std_log.txt")))
+        ended = call("cancel", "mine", "--root", tmp_path / "runs")
+        process.communicate(timeout=60)
+
+    assert (ended.returncode, ended.stderr) == (0, "run mine: Canceled\n")
+    assert process.returncode == 1
+    await_(lambda: not living(str(tmp_path)))
+
+
 def test_nothing_outlives_a_sweep_that_was_killed(tmp_path: Path) -> None:
     file = write_sweep(tmp_path, trial={"command": "echo begun ${{search_space.lr}}; sleep 1000"})
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azml_dist.errors import JobError, Problem
-from azml_dist.job import Job
+from azml_dist.inputs import refuse_open_inputs
+from azml_dist.job import Input, Job
 from azml_dist.local.group import Group
 from azml_dist.local.run import LocalRun
 from azml_dist.local.staging import keep_code, output_path
@@ -69,6 +70,7 @@ class Steps(Group):
 
     def _check(self, executor: Local) -> None:
         """All that is wrong with any step is said before the first one starts."""
+        refuse_open_inputs(self.job)
         problems: list[Problem] = []
         here = str(Path(__file__).parent)
         checked = executor.member_of("")
@@ -81,7 +83,7 @@ class Steps(Group):
             try:
                 self._codes[step.name] = checked.plan(job).code
             except JobError as error:
-                problems += [self._pipeline.in_step(step.name, problem) for problem in error.problems]
+                problems += [self._pipeline.in_step(step.name, _of_step(step, problem)) for problem in error.problems]
         if problems:
             raise JobError.of(problems)
 
@@ -91,3 +93,14 @@ class Steps(Group):
             kind = self._jobs[source].outputs[output].type
             paths[name] = kind, output_path(root / members[source].name / "outputs", output, kind)
         return placed(self._jobs[step.name], paths)
+
+
+def _of_step(step: Step, problem: Problem) -> Problem:
+    """What to give where an input has nothing that is here: it is asked for by the pipeline's name for it."""
+    name = (problem.where or "").removeprefix("inputs.")
+    if name == problem.where or not (problem.hint or "").startswith(("give it", "say where")) or not step.job:
+        return problem
+    parent = step.inputs.get(name)
+    is_data = isinstance(step.job.inputs[name], Input)
+    own = f"--set jobs.{step.name}.inputs.{name}{'.path=PATH' if is_data else '=VALUE'}"
+    return problem._replace(hint=f"give it: `{f'--input {parent}=PATH' if parent else own}`")
