@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import textwrap
 import warnings
 from contextlib import suppress
@@ -11,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator import Emulator
+from emulator.credential import TokenOfEachScope
 from running import await_, call, cli, find, living
 
-from azml_dist import Input, Job, JobError, Local, Output, Pipeline, PyTorch, RunFailed, submit
-from azml_dist.job import Environment
+from azml_dist import Input, Job, JobError, Local, Output, Pipeline, PyTorch, RunFailed, Workspace, submit
 
 with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn about when they are imported
     warnings.simplefilter("ignore")
-    from azure.ai.ml import Input as AzureInput
     from azure.ai.ml import dsl
-    from azure.ai.ml.operations._job_operations import SdkJSONEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -432,41 +430,48 @@ def test_a_pipeline_is_not_submitted_and_the_way_is_told(tmp_path: Path) -> None
     assert f"hint: `az ml job create -f {file}`" in ended.stderr
 
 
-def test_a_job_is_a_step_of_azure_ai_mls_pipeline_with_all_that_it_has() -> None:
-    job = Job(
-        command="python train.py --data ${{inputs.data}} --lr ${{inputs.lr}} --out ${{outputs.model}}",
-        inputs={"data": Input(path="azureml:c:1"), "lr": 0.1},
+def test_a_pipeline_of_our_jobs_is_submitted_by_the_client_of_azure_ai_ml(
+    emulator: Emulator, azure_sdk: None, tmp_path: Path
+) -> None:
+    """What is on the wire: the component of a step, and its node."""
+    emulator.assets.add_environment("env")
+    fields: dict[str, Any] = {"environment": "azureml:env:1", "shm_size": "64g", "compute": "gpu-cluster"}
+    train = Job(
+        command="python t.py --lr ${{inputs.lr}} --out ${{outputs.model}}",
+        inputs={"lr": 0.1},
         outputs={"model": Output()},
-        environment=Environment(image="an/image"),
-        environment_variables={"A": "b"},
-        compute="gpu",
         node_count=2,
-        shm_size="64g",
-        docker_args="--ipc=host",
         distribution=PyTorch(process_count_per_node=4),
-        timeout=3600,
+        docker_args="--ipc=host",
+        environment_variables={"A": "b"},
+        **fields,
     )
+    reading = Job(command="ls ${{inputs.model}}", inputs={"model": Input(path="azureml:m:1")}, **fields)
+    space = {"lr": {"type": "uniform", "min_value": 0, "max_value": 1}}
 
     @dsl.pipeline(name="p")
-    def made(data):  # type: ignore[no-untyped-def]  # it would read an annotation, which is a text here
-        step = job.to_command()(data=data, lr=0.2)
-        return {"model": step.outputs.model}
+    def made():  # type: ignore[no-untyped-def]
+        swept = train.sweep(primary_metric="loss", goal="minimize", search_space=space, max_total_trials=4)
+        step = train.to_command()(lr=0.2)
+        look = reading.to_command()(model=step.outputs.model)
+        assert look
+        return {"model": swept.outputs.model}
 
-    logging.disable(logging.CRITICAL)
-    try:
-        pipeline = made(data=AzureInput(type="uri_folder", path="azureml:d:1"))
-        node = pipeline.jobs["step"]
-        sent = json.loads(json.dumps({**node._to_rest_object(), "componentId": None}, cls=SdkJSONEncoder))
-        component = json.loads(json.dumps(node.component._to_rest_object().properties.component_spec, default=str))
-    finally:
-        logging.disable(logging.NOTSET)
+    here = emulator.workspace
+    credential = TokenOfEachScope(here)
+    workspace = Workspace(here.subscription_id, here.resource_group, here.name, credential=credential)
+    sent = workspace.client.jobs.create_or_update(made(), experiment_name="e")
 
-    assert sent["distribution"] == {"distribution_type": "PyTorch", "process_count_per_instance": 4}
-    assert (sent["resources"]["instance_count"], sent["resources"]["shm_size"]) == (2, "64g")
-    assert sent["resources"]["docker_args"] == "--ipc=host"
-    assert sent["environment_variables"] == {"A": "b"}
-    assert sent["inputs"] == {
-        "data": {"job_input_type": "literal", "value": "${{parent.inputs.data}}"},
-        "lr": {"job_input_type": "literal", "value": "0.2"},
-    }
-    assert component["environment"]["image"] == "an/image"
+    nodes = emulator.jobs.named(sent.name).body["jobs"]
+    step, swept = nodes["step"], nodes["swept"]
+    assert step["distribution"] == {"distribution_type": "PyTorch", "process_count_per_instance": 4}
+    assert step["resources"] == {"instance_count": 2, "shm_size": "64g", "docker_args": "--ipc=host"}
+    assert step["environment_variables"] == {"A": "b"}
+    assert nodes["look"]["inputs"]["model"]["value"] == "${{parent.jobs.step.outputs.model}}"
+    component = emulator.assets.by_id(step["componentId"])["properties"]["componentSpec"]
+    assert component["command"] == "python t.py --lr ${{inputs.lr}} --out ${{outputs.model}}"
+    assert component["environment"].endswith("/environments/env/versions/1")
+    assert swept["resources"] == step["resources"]
+    trial = emulator.assets.by_id(swept["trial"]["componentId"])["properties"]["componentSpec"]
+    assert trial["distribution"]["process_count_per_instance"] == 4
+    assert trial["resources"]["shm_size"] == "64g"

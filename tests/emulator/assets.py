@@ -10,7 +10,12 @@ from .routing import Host, route
 from .state import Workspace
 from .wire import Json, Reply, Request, not_found, user_error
 
-_MODELS = {"codes": "CodeVersion", "environments": "EnvironmentVersion", "data": "DataVersionBase"}
+_MODELS = {
+    "codes": "CodeVersion",
+    "environments": "EnvironmentVersion",
+    "data": "DataVersionBase",
+    "components": "ComponentVersion",
+}
 _URIS = {"codes": "codeUri", "data": "dataUri"}
 
 
@@ -29,7 +34,7 @@ class AssetRoutes:
         """One version, as the service describes it."""
         found = self.assets.get((kind, name), {}).get(version)
         if found is None:
-            noun = {"codes": "Code", "environments": "Environment", "data": "Data"}[kind]
+            noun = kind.removesuffix("s").capitalize()
             raise not_found(f"{noun} asset {name}:{version} not found in workspace {self.workspace.name}.")
         return found
 
@@ -211,6 +216,21 @@ class AssetRoutes:
         """One data version."""
         return Reply(body=self.version("data", name, version))
 
+    @route("components.list", "GET", Host.ARM, "{WS}/components/{name}/versions")
+    def list_components(self, request: Request, name: str) -> Reply:
+        """Versions of a component, newest first."""
+        return self._list("components", request, name)
+
+    @route("components.put", "PUT", Host.ARM, "{WS}/components/{name}/versions/{version}")
+    def put_component(self, request: Request, name: str, version: str) -> Reply:
+        """Register a component."""
+        return self._put("components", request, name, version)
+
+    @route("components.get", "GET", Host.ARM, "{WS}/components/{name}/versions/{version}")
+    def get_component(self, request: Request, name: str, version: str) -> Reply:
+        """One component version."""
+        return Reply(body=self.version("components", name, version))
+
 
 def _refuse_change(kind: str, name: str, before: Json, after: Json) -> None:
     """A version is for ever: the same again is fine, another content is not."""
@@ -218,5 +238,5 @@ def _refuse_change(kind: str, name: str, before: Json, after: Json) -> None:
         if any(before.get(key) != after.get(key) for key in _FIXED):
             # 409, for which the client waits to take the next version where none was asked for.
             raise user_error(f"Environment {name} already exists with another definition.", "Conflict", status=409)
-    elif before.get(_URIS[kind]) != after.get(_URIS[kind]):
+    elif kind in _URIS and before.get(_URIS[kind]) != after.get(_URIS[kind]):
         raise user_error("Asset paths cannot be updated.", "Immutable", "AssetPathImmutable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .state import Workspace
+from .state import ML_TOKEN, Workspace
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
@@ -24,3 +24,11 @@ class StaticToken:
 
         self.asked += 1
         return AccessToken(self._workspace.token, int(time.time()) + 3600)
+
+
+class TokenOfEachScope(StaticToken):
+    """Gives azure-ai-ml the token of Azure ML's own audience too, which it sends along with a pipeline."""
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        token = super().get_token(*scopes, **options)
+        return token._replace(token=ML_TOKEN) if "https://ml.azure.com/.default" in scopes else token

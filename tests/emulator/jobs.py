@@ -178,7 +178,7 @@ class JobRoutes:
         body = request.json()
         check("JobBase", body)
         sent = body["properties"]
-        if sent.get("jobType") not in ("Command", "Sweep"):
+        if sent.get("jobType") not in ("Command", "Sweep", "Pipeline"):
             raise user_error(f"Job type {sent.get('jobType')} is not emulated.")
         with self.workspace.changed:
             if name in self.jobs:
@@ -198,6 +198,10 @@ class JobRoutes:
             name = compute.rpartition("/")[2]
             if compute != f"{self.workspace.arm_id}/computes/{name}" or name not in self.workspace.computes:
                 raise user_error(f"Unknown compute target '{name}'.", "BadArgument", "UnknownComputeTarget")
+        if sent["jobType"] == "Pipeline":
+            for step in sent["jobs"].values():
+                self.assets.by_id(step.get("componentId") or step["trial"]["componentId"])
+            return
         program = sent.get("trial") or sent
         if program.get("codeId"):
             self.assets.by_id(program["codeId"])

@@ -23,6 +23,8 @@ def _jwt(claims: Json) -> str:
 
 TOKEN = _jwt({"aud": "https://management.azure.com", "tid": TENANT, "oid": TENANT})
 """The bearer token that the emulator takes."""
+ML_TOKEN = _jwt({"aud": "https://ml.azure.com", "tid": TENANT, "oid": TENANT})
+"""What a pipeline is sent with, beside the bearer token."""
 
 
 @dataclass(frozen=True)
