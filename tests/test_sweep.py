@@ -566,7 +566,9 @@ def test_nothing_outlives_a_sweep_that_was_killed(tmp_path: Path) -> None:
         await_(lambda: not living(str(tmp_path)))
 
     (sweep,) = (run for run in (tmp_path / "runs").glob("*") if not run.name.endswith("_0"))
-    assert find(str(sweep)).state().error == "the run's own processes were killed, or the machine was restarted"
+    state = find(str(sweep)).state()
+    assert state.error == "the run's own processes were killed, or the machine was restarted"
+    assert [m.status for m in state.members] == ["Failed", "NotStarted", "NotStarted"]
 
 
 def test_a_sweep_is_planned_offline(tmp_path: Path) -> None:

@@ -127,28 +127,35 @@ class _Driver(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._drive()
+            stopped = self._drive()
+            ending = (CANCELED, stopped) if stopped else None
         except BaseException as error:
-            self._state.status, self._state.exit_code = FAILED, 1
-            self._state.error = str(error) if isinstance(error, DistError) else f"{type(error).__name__}: {error}"
-        finally:
-            self._stop_all()
+            message = str(error) if isinstance(error, DistError) else f"{type(error).__name__}: {error}"
+            ending = (FAILED, message)
+        try:
+            if ending:
+                # Not its last word yet: whoever waits for that takes its processes to be gone.
+                self._state.status = CANCEL_REQUESTED
+                self._stop_all()
+                self._state.status, self._state.error = ending
+                self._state.exit_code = 1
             if self._supervision:
                 self._supervision.end()
             self._state.ended_at = time.time()
             self._folder.write(self._state)
+        finally:
             os.close(self._lock)
 
-    def _drive(self) -> None:
+    def _drive(self) -> str | None:
+        """Why it was stopped; None where all members have ended by themselves."""
         while True:
             self._collect()
             if reason := self._reason_to_stop():
-                self._state.status, self._state.exit_code, self._state.error = CANCELED, 1, reason
-                return
+                return reason
             started = self._start_some()
             if not self._running and not started:
                 self._group.conclude(self._state)
-                return
+                return None
             time.sleep(_PAUSE)
 
     def _start_some(self) -> bool:

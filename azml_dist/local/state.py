@@ -161,6 +161,9 @@ class RunFolder:
         if not alive and not state.is_final():
             state.status, state.exit_code = FAILED, 1
             state.error = "the run's own processes were killed, or the machine was restarted"
+            for member in state.members:
+                if member.started_at and member.status not in FINAL:
+                    member.status, member.error = FAILED, state.error
         return state
 
     def write(self, state: RunState) -> None:

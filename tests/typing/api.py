@@ -10,13 +10,17 @@ from azml_dist import (
     Local,
     Mpi,
     Output,
+    Pipeline,
     PyTorch,
     Run,
     RunFailed,
     RunStatus,
+    Sweep,
     submit,
 )
 from azml_dist import run as find
+from azml_dist.local.group import GroupRun
+from azml_dist.local.run import LocalRun
 
 job: Job = Job(
     command=["python", "train.py", "--lr", "${{inputs.lr}}"],
@@ -35,6 +39,12 @@ other: Job = job.with_(distribution=Mpi(process_count_per_node=1))
 dry: LaunchPlan = submit(job, dry_run=True)
 run: Run = submit(job, on=Local(inputs={"data": Path("data")}, root="runs", timeout=60))
 run = submit(job, on="local")
+sweep: Sweep = Sweep.load("sweep.yml").with_set("limits.max_total_trials=2")
+run = submit(sweep, on="local")
+trials: GroupRun = Local().submit(sweep, at_a_time=2)
+trial: LocalRun = trials.members["trial 0"]
+pipeline: Pipeline = Pipeline.load("pipeline.yml")
+run = submit(pipeline, on="local")
 status: RunStatus = run.wait(timeout=5).status
 lines: list[str] = list(run.logs(rank=3, follow=True))
 copied: Path = run.download("out")
