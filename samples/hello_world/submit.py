@@ -1,0 +1,54 @@
+"""Run this sample: python submit.py --dry-run | --local | --compute gpu-cluster [--distribution KIND] [--nodes N]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from azml_dist import DistError, Job, submit
+
+FILES = {
+    "pytorch": "job.yml",
+    "mpi": "job-mpi.yml",
+    "tensorflow": "job-tensorflow.yml",
+    "ray": "job-ray.yml",
+    "single": "job-single.yml",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--dry-run", action="store_true", help="show what the job means, and start nothing")
+    where.add_argument("--local", action="store_true", help="run it on this machine")
+    where.add_argument("--compute", metavar="CLUSTER", help="run it on this cluster of your Azure ML workspace")
+    parser.add_argument("--distribution", choices=FILES, default="pytorch", help="how processes are started")
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--processes", type=int, help="on each node, under PyTorch and MPI")
+    args = parser.parse_args()
+
+    job = Job.load(Path(__file__).with_name(FILES[args.distribution]))
+    changes = {"node_count": args.nodes, "distribution.process_count_per_node": args.processes, "compute": args.compute}
+    job = job.with_set(*(f"{field}={value}" for field, value in changes.items() if value is not None))
+    if args.dry_run:
+        print(job.plan())
+        return
+    run = submit(job, on="local" if args.local else None)
+    print(f"run {run.name}: {run.url}", file=sys.stderr)
+    if args.compute:
+        print(f"follow it with: azml-dist logs {run.name} --follow", file=sys.stderr)
+        return
+    try:
+        for line in run.logs(follow=True):
+            print(line, flush=True)
+    except KeyboardInterrupt:
+        run.cancel()
+    run.wait()
+    for name, folder in run.outputs.items():
+        print(f"output {name}: {folder}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DistError as error:
+        sys.exit(f"error: {error}")
