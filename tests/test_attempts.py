@@ -12,7 +12,7 @@ import pytest
 from needs import needs
 from running import await_, call, children, cli, find, launchers, living, pytorch, run_here, together, write_job
 
-from azml_dist import Job, JobError, Local, Output, RunFailed, TensorFlow
+from azml_dist import Job, JobError, Local, Mpi, Output, Ray, RunFailed, TensorFlow
 
 ONCE = "[ -e ${{outputs.seen}}/$RANK ] || { touch ${{outputs.seen}}/$RANK; %s; }"
 """What is done in the first attempt alone: named outputs outlive it."""
@@ -113,6 +113,28 @@ def test_nodes_that_are_taken_away_end_an_attempt_without_a_word_and_another_beg
     assert [(a.status, a.error) for a in state.earlier] == [("Preempted", "its nodes were taken away after 0.5 s")]
     assert [(p.signal, p.stopped) for p in state.earlier[0].processes] == [(signal.SIGKILL, True)] * 2
     assert list(run.logs(rank=0)) == ["up", "-- attempt 2 --", "up"]
+
+
+TASK = """$(grep -o 'type":"..' <<< "$TF_CONFIG" | tail -c 3)"""
+"""`wo` or `ps`."""
+
+
+@pytest.mark.parametrize(
+    ("distribution", "place"),
+    [
+        pytest.param(Mpi(process_count_per_node=2), "$OMPI_COMM_WORLD_RANK", marks=needs("mpirun")),
+        pytest.param(TensorFlow(parameter_server_count=1), f"$AZUREML_CR_NODE_RANK{TASK}", id="tensorflow"),
+        pytest.param(Ray(include_dashboard=False), "head", marks=needs("ray")),
+    ],
+)
+def test_nodes_of_every_distribution_can_be_taken_away(distribution: Mpi | TensorFlow | Ray, place: str) -> None:
+    command = f"{ONCE.replace('$RANK', place) % 'sleep 600'}; echo again; sleep 0.2"
+    job = Job(command=command, node_count=2, distribution=distribution, outputs=SEEN)
+
+    run = run_here(job, timeout=240, preempt_after=1)
+
+    assert [attempt.status for attempt in run.state().earlier] == ["Preempted"]
+    assert (run.status, list(run.logs(rank=0))) == ("Completed", ["again"])
 
 
 def test_an_attempt_after_a_preemption_does_not_count_as_one_after_a_failure() -> None:
