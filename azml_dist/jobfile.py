@@ -79,7 +79,8 @@ def _check_type(document: Document) -> None:
         return
     if isinstance(kind, str) and kind.lower() in OTHER_TYPES:
         message = f"this is {OTHER_TYPES[kind.lower()]}; azml_dist runs command jobs"
-        hint = "make it from a command job: azure-ai-ml builds sweeps and pipelines of those"
+        reader = {"sweep": "Sweep", "pipeline": "Pipeline"}.get(kind.lower())
+        hint = f"`{reader}.load` reads it" if reader else "command jobs, sweeps and pipelines run here"
     else:
         message, hint = f"{shown(kind)} is not a type of job", "leave `type` out, or write `type: command`"
     raise JobError(message, hint=hint, where=document.where(("type",)))

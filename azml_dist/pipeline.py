@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -164,6 +165,9 @@ class PipelinePlan:
         from azml_dist.tables import pipeline_plan_text
 
         return pipeline_plan_text(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def _findings(self) -> Iterator[Problem]:
         for step in self.pipeline.steps.values():
