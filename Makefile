@@ -4,11 +4,12 @@ VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test horovod check docs bench clean
 
 help:
 	@echo "make demo    train the quickstart here, as 2 nodes x 2 processes"
 	@echo "make test    run all tests"
+	@echo "make horovod build Horovod, with which one test trains; CI does that by itself"
 	@echo "make check   lint and type-check"
 	@echo "make docs    build the site of the documents"
 	@echo "make bench   measure, and write docs/bench.md"
@@ -20,6 +21,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-groups tests/node_modules/.installed
 	@$(IN_VENV) pytest
+
+horovod: $(VENV)/.installed-groups
+	@$(IN_VENV) PYTHONPATH=$(CURDIR) python tests/horovod_build.py
 
 check: $(VENV)/.installed-groups
 	@$(IN_VENV) ruff check

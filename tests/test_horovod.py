@@ -1,0 +1,68 @@
+"""Horovod trains here under the platform's mpirun, as on Azure ML; `horovodrun` has no part in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from horovod_build import VERSION, CannotBuildError, built, kept
+from needs import needs
+from running import lines_of, log_of, run_here
+
+from azml_dist import Job, Mpi
+
+pytestmark = needs("mpirun", "torch")
+
+TRAIN = """
+import horovod.torch as hvd
+import torch
+
+hvd.init()
+torch.set_num_threads(1)
+torch.manual_seed(hvd.rank())
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+losses = []
+for step in range(60):
+    x = torch.randn(16, 4)
+    loss = torch.nn.functional.mse_loss(model(x), x.sum(1, keepdim=True))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+everyones = hvd.allgather(model.weight.detach())
+print("place", hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size(), hvd.cross_rank())
+print("in sync", bool((everyones == everyones[0]).all()))
+print("learned", losses[-1] < losses[0] / 10)
+"""
+
+
+@pytest.fixture(scope="session")
+def horovod() -> Path:
+    """The folder of a built Horovod. CI builds it, and says where it could not; elsewhere that is yours to ask for."""
+    try:
+        if os.environ.get("CI") == "true":
+            return built()
+        if (folder := kept()).exists():
+            return folder
+    except CannotBuildError as error:
+        pytest.skip(f"Horovod {VERSION} could not be built: {error}")
+    pytest.skip(f"Horovod {VERSION} is not built: `make horovod` does it, in some three minutes, and keeps it")
+
+
+def test_horovod_trains_over_two_nodes(horovod: Path) -> None:
+    job = Job(
+        command=["python", "-c", TRAIN],
+        node_count=2,
+        distribution=Mpi(process_count_per_node=2),
+        environment_variables={"PYTHONPATH": str(horovod)},
+    )
+
+    run = run_here(job, timeout=180)
+
+    assert run.status == "Completed", lines_of(run)
+    for rank, place in enumerate(["0 4 0 2 0", "1 4 1 2 0", "2 4 0 2 1", "3 4 1 2 1"]):
+        assert log_of(run, rank).splitlines()[-3:] == [f"place {place}", "in sync True", "learned True"]
