@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# What DeepSpeed compiles at its first use, for a minute, is compiled once and not in each test's own home.
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache/torch_extensions/azml_dist"))
+
 pytest_plugins = ["needs", "emulator.fixtures"]
 
 

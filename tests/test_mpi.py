@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -137,19 +138,19 @@ def test_mpi_without_a_process_count_is_one_process_a_node_and_a_finding() -> No
     assert any("process count" in finding.message for finding in job.plan().findings)
 
 
-def test_a_port_that_another_has_is_named_in_a_finding() -> None:
+def test_a_port_that_another_has_is_not_given_to_the_run_and_named_if_it_fails() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with contextlib.suppress(OSError):  # somebody may have it already
             taken.bind(("", 6105))
             taken.listen()
-        except OSError:
-            pass  # somebody has it already
-        run = run_here(mpi("echo $AZ_BATCH_MASTER_NODE", 2))
+        run = run_here(mpi("echo $AZ_BATCH_MASTER_NODE; exit 1", 2))
 
-    host, port = log_of(run, 0).strip().split(":")
+    failed = run.state().failed_rank
+    assert failed is not None
+    host, port = log_of(run, failed).strip().split(":")
     assert (host, port != "6105") == ("127.0.0.1", True)
-    assert any("port 6105 is in use" in finding for finding in run.state().findings)
+    assert "port 6105 is in use" in (run.state().hint or "")
 
 
 def together(command: str, size: int) -> str:
@@ -188,6 +189,28 @@ def test_a_rank_has_time_to_end_by_itself(python: str) -> None:
 
     assert run.state().failed_rank == 1
     assert log_of(run, 0).endswith("saved\n")
+
+
+DEEPSPEED = """
+import os
+import deepspeed, torch
+deepspeed.init_distributed("gloo")
+import deepspeed.comm as dist
+mine = torch.tensor([dist.get_rank() + 1.0])
+dist.all_reduce(mine)
+print("found", dist.get_rank(), dist.get_world_size(), os.environ["LOCAL_RANK"], mine.item())
+"""
+
+
+@needs("deepspeed")
+@pytest.mark.parametrize(("nodes", "processes"), [(1, 2), (2, 1)])
+def test_deepspeed_finds_its_world_by_what_azure_ml_sets(nodes: int, processes: int) -> None:
+    """On one node and on several it reads other variables. Training is tested with the sample `deepspeed_zero`."""
+    run = run_here(mpi(["python", "-c", DEEPSPEED], nodes, processes), timeout=400)
+
+    assert run.status == "Completed", lines_of(run)
+    for rank in range(2):
+        assert f"found {rank} 2 {rank % processes} 3.0" in log_of(run, rank)
 
 
 def supervisor_of(process: subprocess.Popen[str]) -> int:

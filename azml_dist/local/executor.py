@@ -266,11 +266,6 @@ class Local:
             raise LaunchError("bash is not installed; Azure ML runs commands with it", hint="install bash")
         mpi = find_mpirun(self._python, base["PATH"]) if world.distribution == "Mpi" else None
         state.launcher_version = str(mpi) if mpi else None
-        if mpi and plan.place.master_port != str(usual_port(plan)):
-            state.findings.append(
-                f"port {usual_port(plan)} is in use on this machine: libraries that take it on Azure ML without "
-                "asking, as DeepSpeed does in MPI jobs, will fail here or meet another run"
-            )
         slices, finding = share(visible_gpus(base), world.node_count, world.process_count_per_node)
         state.findings += [finding] if finding else []
         return {
@@ -313,6 +308,7 @@ class Local:
                 for process in plan.processes
             ],
             "launcher_port": ports.take(),
+            "port_in_use": None if plan.place.master_port == str(usual_port(plan)) else usual_port(plan),
         }
         if isinstance(ray := plan.job.distribution, Ray) and spec["launcher"] == "ray":
             attempt["ray"] = node_commands(ray, self._python, plan.place, ports)

@@ -93,8 +93,12 @@ class Mpirun:
                 self._pid = None
             time.sleep(0.002)
         log = Path(self._spec["folder"], LOG)
-        # What MPI has to say of a call that failed, mpirun prints, and not the process that made the call.
-        return f"MPI's own messages are in {log}" if b"MPI_" in log.read_bytes() else None
+        if b"MPI_" in log.read_bytes():
+            # What MPI has to say of a call that failed, mpirun prints, and not the process that made the call.
+            return f"MPI's own messages are in {log}"
+        if port := self._spec["port_in_use"]:
+            return f"port {port} is in use on this machine; DeepSpeed and others take it in MPI jobs without asking"
+        return None
 
     def _argv(self) -> list[str]:
         spec, nodes, each = self._spec, self._spec["node_count"], self._spec["process_count"]
