@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,24 +194,13 @@ def _code_folder(job: Job) -> Iterator[Problem]:
     folder = job.code_folder
     if folder is None:
         return
-    if _kind_of(folder) is None:
+    kind = _kind_of(folder)
+    if kind is None:
         yield Problem(f"there is no code folder {folder}", None, "code")
-    elif _kind_of(folder) == "file":
+    elif kind == "file":
         yield Problem(
             f"the code {folder} is a file; Azure ML takes a folder", f"its folder is {Path(folder).parent}", "code"
         )
-    elif not _holds_a_file(folder):
-        yield Problem(
-            f"the code folder {folder} is empty, which azure-ai-ml refuses",
-            "leave `code` out for an empty working directory",
-            "code",
-        )
-
-
-def _holds_a_file(folder: str) -> bool:
-    walk = os.walk(folder, followlinks=True)
-    # Links that lead in circles are told by the snapshot; without a bound they would be walked here for ever.
-    return any(files for _, _, files in islice(walk, 100_000)) or next(walk, None) is not None
 
 
 def _input_path(path: str, where: str, kind: str) -> Iterator[Problem]:

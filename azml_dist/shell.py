@@ -21,6 +21,9 @@ _MPI = frozenset(["mpirun", "mpiexec", "horovodrun", "orterun"])
 _PER_NODE = frozenset(["torchrun", "deepspeed"])
 _TORCH_MODULES = frozenset(["torch.distributed.run", "torch.distributed.launch", "torch.distributed.launcher"])
 
+_MAY_LAUNCH = re.compile("|".join(sorted([*_MPI, *_PER_NODE, "accelerate", r"torch\W*distributed"])))
+"""Without one of these words a command need not be taken apart."""
+
 
 class Placeholder(NamedTuple):
     """An expression in a command, and the quotes it stands in: none, `"` or `'`."""
@@ -94,6 +97,8 @@ _NAMES = {" ": "a space", "\n": "a line break", "\t": "a tab", "\r": "a carriage
 
 def launchers(command: str) -> Iterator[Launcher]:
     """The launchers that a command starts: where a command stands, not in an argument or a file's name."""
+    if not _MAY_LAUNCH.search(command):
+        return
     for words in _simple_commands(command):
         rest = words
         while rest and (rest[0] in _TRANSPARENT or _ASSIGNMENT.match(rest[0])):

@@ -79,7 +79,7 @@ def take_snapshot(folder: str | Path) -> Snapshot:
         if rule := _excluding_rule(os.path.relpath(source, root), rules):
             excluded.append(Excluded(path, f"{ignore_name}:{rule.line}: {rule.text}"))
             continue
-        content = os.path.realpath(source)
+        content = os.path.realpath(source) if os.path.islink(source) else source
         try:
             files.append(CodeFile(path, content, os.stat(content).st_size))
         except FileNotFoundError:

@@ -5,6 +5,7 @@ Duplicate keys, recursion and aliases that explode are errors here; PyYAML takes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ MAX_BYTES = 4_000_000
 MAX_VALUES = 100_000
 """Values after all aliases are followed."""
 MAX_DEPTH = 100
+_TEXT = "tag:yaml.org,2002:str"
+_PAGE = 1 << 16
+_INDENT = re.compile(r"^[ \t?:-]*", re.MULTILINE)
 
 
 class Document(NamedTuple):
@@ -81,7 +85,8 @@ def read_yaml(path: str, what: str = "job") -> Document:
     safe_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     loader = safe_loader(text)
     try:
-        _check_depth(path, yaml.parse(text, safe_loader))
+        if _may_be_deep(text):
+            _check_depth(path, yaml.parse(text, safe_loader))
         node = loader.get_single_node()
         return _document(path, node, loader, what)
     except yaml.MarkedYAMLError as error:
@@ -104,7 +109,9 @@ def _text_of(path: str, what: str) -> str:
     file = Path(path)
     try:
         with file.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+            raw = stream.read(_PAGE)
+            if len(raw) == _PAGE:
+                raw += stream.read(MAX_BYTES + 1 - _PAGE)
     except IsADirectoryError:
         inside = sorted(p.name for p in file.glob("*.y*ml"))[:3]
         hint = f"it holds {', '.join(inside)}" if inside else None
@@ -135,6 +142,12 @@ def _similar(file: Path) -> str | None:
         return None
     close = get_close_matches(file.name, names, n=1, cutoff=0.75)
     return f"there is {file.parent / close[0]}" if close else None
+
+
+def _may_be_deep(text: str) -> bool:
+    # A nested value needs a bracket, or stands further to the right: a look that costs nothing beside parsing.
+    brackets = text.count("[") + text.count("{")
+    return brackets + 2 * max(map(len, _INDENT.findall(text)), default=0) > MAX_DEPTH
 
 
 def _check_depth(path: str, events: Iterable[Any]) -> None:
@@ -209,6 +222,8 @@ class _Reading:
 
     def _scalar(self, node: ScalarNode, path: tuple[str, ...]) -> Any:
         self.texts[path] = node.value
+        if node.tag == _TEXT:
+            return str(node.value)
         try:
             value = self.loader.construct_object(node, deep=True)
         except ValueError as error:
