@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +69,8 @@ class _Guard:
             supervise(theirs)
             code = 0
         except BaseException:
+            import traceback  # takes longer to import than all else here
+
             traceback.print_exc()
         finally:
             sys.stderr.flush()
