@@ -60,7 +60,8 @@ def train(strategy: tf.distribute.Strategy, args: argparse.Namespace) -> None:
             # Divided by the size of the whole batch: the allreduce sums, it does not average.
             loss = tf.reduce_sum(losses) / args.batch_size
         # Adds up the gradients of all replicas.
-        optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))
+        weights = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return tf.reduce_sum(losses)
 
     @tf.function  # type: ignore[untyped-decorator]

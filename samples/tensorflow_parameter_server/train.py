@@ -16,6 +16,7 @@ import os
 import socket
 import time
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # fatal errors alone, of TensorFlow's own lines
@@ -140,10 +141,8 @@ def digits() -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
 
 def network() -> list[tf.Variable]:
     """Two layers of 128, as plain weights: what a parameter server holds."""
-    sizes = [64, 128, 128, 10]
     initial = tf.keras.initializers.HeNormal(seed=0)
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
-    return [tf.Variable(v) for a, b in pairs for v in (initial((a, b)), tf.zeros(b))]
+    return [tf.Variable(v) for a, b in pairwise([64, 128, 128, 10]) for v in (initial((a, b)), tf.zeros(b))]
 
 
 def forward(weights: list[tf.Variable], images: tf.Tensor) -> tf.Tensor:
