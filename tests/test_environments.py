@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import horovod_build
 import pytest
 import yaml
 from needs import needs
@@ -126,6 +127,14 @@ def test_its_pins_are_those_that_the_tests_run(name: str, file: str) -> None:
     for package, requirement in pins(name, file).items():
         if package not in OTHERWISE:
             assert version(requirement) == in_the_tests()[SAME_AS.get(package, package)], package
+
+
+def test_the_horovod_of_the_image_is_the_one_that_the_tests_train_with() -> None:
+    script = (ENVIRONMENTS / "mpi-horovod" / "install_horovod.sh").read_text(encoding="utf-8")
+    readme = (ENVIRONMENTS / "mpi-horovod" / "README.md").read_text(encoding="utf-8")
+
+    assert f"version={horovod_build.VERSION}\n" in script
+    assert f"| Horovod | {horovod_build.VERSION} |" in readme
 
 
 def test_what_the_environments_pin_otherwise_is_not_what_the_tests_have() -> None:
