@@ -233,12 +233,6 @@ def plan_job(job: Job) -> LaunchPlan:
         raise JobError.of(problems)
     code = job.code_folder
     snapshot = take_snapshot(code) if code else NO_CODE
-    if code and not (snapshot.files or snapshot.excluded or snapshot.broken_links):
-        raise JobError(
-            f"the code folder {code} is empty, which azure-ai-ml refuses",
-            hint="leave `code` out for an empty working directory",
-            where="code",
-        )
     if code and not snapshot.files and snapshot.excluded:
         raise JobError(
             f"every file of the code folder {code} is left out by {snapshot.excluded[0].rule!r} and its like",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
+from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,6 +204,18 @@ def _code_folder(job: Job) -> Iterator[Problem]:
         yield Problem(
             f"the code {folder} is a file; Azure ML takes a folder", f"its folder is {Path(folder).parent}", "code"
         )
+    elif not _holds_a_file(folder):
+        yield Problem(
+            f"the code folder {folder} is empty, which azure-ai-ml refuses",
+            "leave `code` out for an empty working directory",
+            "code",
+        )
+
+
+def _holds_a_file(folder: str) -> bool:
+    # Bounded, as links may lead in circles: the snapshot tells of those.
+    walk = islice(os.walk(folder, followlinks=True), 10_000)
+    return any(files for _, _, files in walk) or any(map(os.path.islink, glob(os.path.join(folder, "*"))))
 
 
 def _input_path(path: str, where: str, kind: str) -> Iterator[Problem]:
