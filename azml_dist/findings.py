@@ -118,6 +118,7 @@ def _of_the_job(job: Job) -> Iterator[Problem]:
             "distribution",
         )
     yield from _restarts(job)
+    yield from _accelerate(job)
     if kind == "Ray":
         yield Problem(
             "Ray is a preview feature of Azure ML; that the command runs on the head alone is inferred",
@@ -143,6 +144,34 @@ def _of_the_job(job: Job) -> Iterator[Problem]:
             "write `docker_args` as one text",
             "docker_args",
         )
+
+
+def _accelerate(job: Job) -> Iterator[Problem]:
+    """Seen with accelerate 1.15: `launch_command` takes its `simple_launcher`, which starts one process."""
+    for launcher in shell.launchers(job.shell_command):
+        count = launcher.option("--num_processes", "--num-processes") or "1"
+        if launcher.text != "accelerate launch" or (count.isdigit() and int(count) <= job.node_count):
+            continue
+        if launcher.option("--cpu") is not None:
+            yield Problem(
+                f"`accelerate launch --cpu` starts one process on each node; `--num_processes {count}` is not looked at",
+                "write `torchrun --nproc-per-node`, with ACCELERATE_USE_CPU: 'true' in `environment_variables`",
+                "command",
+            )
+        elif launcher.option(*_STARTS_SEVERAL) is None:
+            yield Problem(
+                "without `--multi_gpu`, `accelerate launch` starts one process on a node where it finds no second GPU,"
+                f" whatever `--num_processes {count}` says",
+                "write `--multi_gpu`; on a machine without GPUs, ACCELERATE_USE_CPU: 'true' in `environment_variables` too",
+                "command",
+            )
+
+
+_STARTS_SEVERAL = tuple(
+    f"--{name}"
+    for words in ("multi_gpu", "use_deepspeed", "use_fsdp", "use_megatron_lm", "tpu", "config_file")
+    for name in (words, words.replace("_", "-"))
+)
 
 
 def _optional_parts(job: Job) -> Iterator[Problem]:

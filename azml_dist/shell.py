@@ -39,6 +39,7 @@ class Launcher(NamedTuple):
     text: str
     is_mpi: bool
     words: tuple[str, ...] = ()
+    """The whole command that starts it, without its quotes."""
 
     def option(self, *names: str) -> str | None:
         """The value of an option, under any of its names; None where it is not given."""

@@ -10,7 +10,7 @@ import pytest
 # What DeepSpeed compiles at its first use, for a minute, is compiled once and not in each test's own home.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache/torch_extensions/azml_dist"))
 
-pytest_plugins = ["needs", "emulator.fixtures"]
+pytest_plugins = ["needs", "jit", "emulator.fixtures"]
 
 
 @pytest.fixture(autouse=True)

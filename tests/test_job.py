@@ -283,6 +283,26 @@ def test_one_launcher_on_each_node_is_legal() -> None:
     Job(command="torchrun train.py", node_count=2, distribution=Mpi(process_count_per_node=1))
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("accelerate launch --cpu --num_processes 2 train.py", "`--num_processes 2` is not looked at"),
+        (
+            "accelerate launch --num-processes=4 train.py",
+            "without `--multi_gpu`, `accelerate launch` starts one process",
+        ),
+        ("accelerate launch --multi_gpu --num_processes=4 train.py", None),
+        ("accelerate launch --num_processes 1 train.py", None),
+        ("accelerate launch train.py", None),
+    ],
+)
+def test_processes_that_accelerate_would_not_start_are_pointed_out(command: str, words: str | None) -> None:
+    findings = [str(p) for p in Job(command=command, distribution=PyTorch()).plan().findings if "accelerate" in str(p)]
+
+    assert [words in finding for finding in findings if words] == ([True] if words else [])
+    assert len(findings) == bool(words)
+
+
 def test_azure_builds_the_mpirun_line_itself() -> None:
     with pytest.raises(JobError, match="`mpirun` would run"):
         Job(command="mpirun python train.py", distribution=Mpi())
