@@ -43,7 +43,10 @@ class Workplace:
     def script(self) -> Path:
         return self.folder / "code" / "script.py"
 
-    def write_job(self, command: str, nodes: int, processes: int, name: str = "job") -> Path:
+    def write_job(
+        self, command: str, nodes: int, processes: int, name: str = "job", distribution: str | None = None
+    ) -> Path:
+        distribution = distribution or f"{{type: pytorch, process_count_per_instance: {processes}}}"
         job = self.folder / f"{name}-{nodes}x{processes}.yml"
         code = "code: code\n" if self.script.exists() else ""
         job.write_text(
@@ -53,15 +56,15 @@ class Workplace:
             environment: azureml:bench@latest
             compute: azureml:cluster
             resources: {{instance_count: {nodes}}}
-            distribution: {{type: pytorch, process_count_per_instance: {processes}}}
-            """).format(command=f">-\n  {command}", nodes=nodes, processes=processes)
+            distribution: {distribution}
+            """).format(command=f">-\n  {command}", nodes=nodes, distribution=distribution)
             + code
         )
         return job
 
 
-def our_run(job: Path, launcher: str) -> list[str]:
-    return [tool("azml-dist"), "run", str(job), "--launcher", launcher]
+def our_run(job: Path, launcher: str | None = None) -> list[str]:
+    return [tool("azml-dist"), "run", str(job), *(["--launcher", launcher] if launcher else [])]
 
 
 def tool(name: str) -> str:
@@ -71,7 +74,7 @@ def tool(name: str) -> str:
 
 def agents(nodes: int, processes: int, program: str) -> list[str]:
     """As many torchrun agents as there are nodes, side by side, as a person would start them by hand."""
-    rendezvous = f"--master-addr 127.0.0.1 --master-port {_free_port()} --nnodes {nodes}"
+    rendezvous = f"--master-addr 127.0.0.1 --master-port {free_port()} --nnodes {nodes}"
     lines = [
         f"{tool('torchrun')} {rendezvous} --node-rank {node} --nproc-per-node {processes} {program} &"
         for node in range(nodes)
@@ -79,7 +82,7 @@ def agents(nodes: int, processes: int, program: str) -> list[str]:
     return ["bash", "-c", "\n".join([*lines, "for agent in $(jobs -p); do wait $agent || exit 1; done"])]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from bench.azure import submission
 from bench.azure_logs import following
+from bench.frameworks import mpi, tensorflow
 from bench.jobs import (
     FAILS,
     LINES_PER_RANK,
@@ -61,7 +62,7 @@ def plan_command(place: Path, runs: int) -> Iterator[Row]:
         },
         2 * runs,
     )
-    yield _ratio("`azml-dist plan job.yml` (2x4), whole process", "`python -c 'import azure.ai.ml'`", found, 0.4)
+    yield ratio("`azml-dist plan job.yml` (2x4), whole process", "`python -c 'import azure.ai.ml'`", found, 0.4)
 
 
 def import_time(place: Path, runs: int) -> Iterator[Row]:
@@ -70,7 +71,7 @@ def import_time(place: Path, runs: int) -> Iterator[Row]:
             {"ours": partial(measure, "import azml_dist"), "peer": partial(measure, "import pydantic")},
             4 * runs,
         )
-        yield _ratio(f"`import azml_dist`, {what}", "`import pydantic`", found, 0.3)
+        yield ratio(f"`import azml_dist`, {what}", "`import pydantic`", found, 0.3)
 
 
 def print_ranks(place: Path, runs: int) -> Iterator[Row]:
@@ -85,7 +86,7 @@ def print_ranks(place: Path, runs: int) -> Iterator[Row]:
             pair = {"ours": found[launcher], "peer": found["peer"]}
             what = f"print the rank, {nodes}x{processes}, launcher {launcher}"
             if target is not None:
-                yield _ratio(what, peer, pair, target)
+                yield ratio(what, peer, pair, target)
 
 
 def _print_contenders(work: Workplace, nodes: int, processes: int) -> dict[str, Callable[[], float]]:
@@ -330,6 +331,8 @@ ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "lines": chatty_ranks,
     "memory": memory,
     "failure": failure,
+    "mpi": mpi,
+    "tensorflow": tensorflow,
     "large-plan": large_plan,
     "many-jobs": many_jobs,
     "submission": submission,
@@ -337,7 +340,7 @@ ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
 }
 
 
-def _ratio(what: str, peer: str, found: dict[str, float], target: float) -> Row:
+def ratio(what: str, peer: str, found: dict[str, float], target: float) -> Row:
     ours, theirs = found["ours"], found["peer"]
     return Row(what, _s(ours), f"{peer}: {_s(theirs)}", ours / theirs, target)
 
