@@ -94,7 +94,8 @@ def job(tmp_path: Path) -> Path:
 @needs("torch")
 def test_nothing_that_torchrun_started_outlives_a_killed_run(job: Path) -> None:
     with cli("run", job, mark="killed") as process:
-        await_(lambda: len(started(named(process))) == 4, 60)
+        name = named(process)
+        await_(lambda: len(started(name)) == 4, 120)
         os.kill(process.pid, signal.SIGKILL)
 
         await_(lambda: not living("killed"), 60)
@@ -105,7 +106,7 @@ def test_a_process_that_fails_under_torchrun_ends_the_run_and_its_node_is_named(
     """Left alone, the torchrun of the other node would wait for minutes."""
     with cli("run", job, mark="failed") as process:
         name = named(process)
-        await_(lambda: len(started(name)) == 4, 60)
+        await_(lambda: len(started(name)) == 4, 120)
         for file in started(name):
             (file.parent / "fail").touch()
 

@@ -24,4 +24,5 @@ def main(accelerator: Accelerator) -> None:
 
 accelerator = Accelerator()
 main(accelerator)
+accelerator.free_memory()  # a model that outlives the process group now and then aborts the process at its very end
 accelerator.end_training()
