@@ -154,7 +154,7 @@ def _accelerate(job: Job) -> Iterator[Problem]:
             continue
         if launcher.option("--cpu") is not None:
             yield Problem(
-                f"`accelerate launch --cpu` starts one process on each node; `--num_processes {count}` is not looked at",
+                f"`accelerate launch --cpu` starts one process a node; `--num_processes {count}` is not looked at",
                 "write `torchrun --nproc-per-node`, with ACCELERATE_USE_CPU: 'true' in `environment_variables`",
                 "command",
             )
@@ -162,7 +162,7 @@ def _accelerate(job: Job) -> Iterator[Problem]:
             yield Problem(
                 "without `--multi_gpu`, `accelerate launch` starts one process on a node where it finds no second GPU,"
                 f" whatever `--num_processes {count}` says",
-                "write `--multi_gpu`; on a machine without GPUs, ACCELERATE_USE_CPU: 'true' in `environment_variables` too",
+                "write `--multi_gpu`; without GPUs, ACCELERATE_USE_CPU: 'true' in `environment_variables` too",
                 "command",
             )
 
