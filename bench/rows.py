@@ -321,7 +321,7 @@ def many_jobs(place: Path, runs: int) -> Iterator[Row]:
         return float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
 
     found = medians({"ours": lambda: load("ours"), "peer": lambda: load("peer")}, runs)
-    yield _ratio("100 job files read and planned, one process", "`load_job` of azure-ai-ml", found, 0.1)
+    yield ratio("100 job files read and planned, one process", "`load_job` of azure-ai-ml", found, 0.1)
 
 
 ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
