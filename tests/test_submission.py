@@ -20,6 +20,7 @@ import pytest
 from emulator import Emulator, StaticToken, answer, delay, reset_after, reset_before
 from emulator.fixtures import SDK_WARNINGS
 from needs import needs
+from running import await_
 from submitting import code_in, job, workspace_of
 
 from azml_dist import AuthError, AzureML, Environment, Input, Job, JobError, PyTorch, SubmitError, Workspace, submit
@@ -508,14 +509,12 @@ def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: N
         emulator.jobs.jobs.clear()
         emulator.forget()
         emulator.inject(fault, at=index)
-        began = time.monotonic()
 
         run = submit_one(f"one-{index}")
 
         assert list(emulator.jobs.jobs) == [run.name]
         assert emulator.job(run.name).status == "NotStarted"
         assert emulator.requests[index].fault, f"there was no request {index}"
-        assert time.monotonic() - began < 3, f"slow at {emulator.requests[index]}"
 
 
 @pytest.mark.parametrize("fault", [answer(503), answer(429, retry_after=0), reset_before()])
@@ -589,7 +588,7 @@ def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator
 
         azure.submit(job(code=code))
 
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10  # azure-storage-blob's own pause is 15 s
 
 
 # On a terminal
@@ -694,39 +693,51 @@ def test_a_script_that_nobody_watches_prints_nothing(
 # Ctrl-C
 
 
-@pytest.mark.parametrize("route", ["codes.list", "blobs.put", "environments.put", "jobs.put"])
-def test_ctrl_c_stops_within_a_second_and_leaves_no_job(
+@pytest.mark.parametrize("route", ["codes.list", "blobs.put", "environments.put"])
+def test_ctrl_c_waits_for_no_answer_and_leaves_no_job(
     emulator: Emulator, azure: AzureML, code: Path, route: str
 ) -> None:
-    environment = Environment(image="python:3.11")
-    stop_within_a_second(emulator, azure, route, job(code=code, environment=environment))
+    interrupt(emulator, azure, route, job(code=code, environment=Environment(image="python:3.11")))
+
+    assert emulator.jobs.jobs == {}
+    assert "jobs.put" not in routes(emulator)
 
 
 def test_ctrl_c_stops_the_upload_of_a_docker_build(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
     environment = build_in(tmp_path / "context")
     code_in(tmp_path / "context", {f"{i}.txt": str(i) for i in range(200)})
 
-    stop_within_a_second(emulator, azure, "blobs.put", job(environment=environment))
+    interrupt(emulator, azure, "blobs.put", job(environment=environment))
 
     assert emulator.counts()["blobs.put"] < 100
 
 
-def stop_within_a_second(emulator: Emulator, azure: AzureML, route: str, one: Job) -> None:
-    azure.workspace.client  # noqa: B018 (importing azure-ai-ml is not what is measured)
-    emulator.inject(delay(0.5), route=route, times=None)
+def test_ctrl_c_names_the_job_whose_answer_it_did_not_wait_for(
+    emulator: Emulator, azure: AzureML, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt(emulator, azure, "jobs.put", job(name="one"))
+
+    assert "job one may have been made: `azml-dist cancel one` ends it" in capsys.readouterr().err
+    assert emulator.job("one").status == "CancelRequested"  # the answer came all the same
+
+
+def interrupt(emulator: Emulator, azure: AzureML, route: str, one: Job) -> None:
+    """Submit a job, with Ctrl-C at a request that Azure does not answer for a minute."""
+    azure.workspace.client  # noqa: B018 (importing azure-ai-ml takes a while)
+    emulator.inject(delay(60), route=route, times=None)
     interrupt_at(emulator, route)
 
     with pytest.raises(KeyboardInterrupt):
         azure.submit(one)
-    stopped = time.monotonic()
 
-    sent = next(request for request in emulator.requests if request.route == route)
-    assert stopped - arrived[sent.index] < 1
-    time.sleep(0.6)  # what was on its way has arrived by now
-    assert [one.status for one in emulator.jobs.jobs.values()] in ([], ["CancelRequested"])
+    assert {request.status for request in emulator.requests if request.route == route} == {None}
+    emulator.end_delays()
+    nothing_goes_on()
 
 
-arrived: dict[int, float] = {}
+def nothing_goes_on() -> None:
+    """All threads of a submission end by themselves, once what they have sent is answered."""
+    await_(lambda: not [thread for thread in threading.enumerate() if thread.name == "azml_dist"])
 
 
 def interrupt_at(emulator: Emulator, route: str) -> None:
@@ -735,11 +746,9 @@ def interrupt_at(emulator: Emulator, route: str) -> None:
     def watch() -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            for request in list(emulator.requests):
-                if request.route == route:
-                    arrived[request.index] = time.monotonic()
-                    os.kill(os.getpid(), signal.SIGINT)
-                    return
+            if route in routes(emulator):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
             time.sleep(0.01)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -755,6 +764,7 @@ def test_ctrl_c_takes_back_the_jobs_of_a_list(
     with pytest.raises(KeyboardInterrupt):
         azure.submit_all([job() for _ in range(60)])
 
+    nothing_goes_on()
     assert 0 < len(emulator.jobs.jobs) < 60
     assert {one.status for one in emulator.jobs.jobs.values()} == {"CancelRequested"}
     assert "was made, and is canceled again" in capsys.readouterr().err
@@ -890,19 +900,18 @@ def test_submit_waits_and_ends_as_the_run(emulator: Emulator, job_file: str, com
 
 def test_ctrl_c_on_the_command_line(emulator: Emulator, job_file: str) -> None:
     emulator.assets.add_environment("torch")
-    emulator.inject(delay(5), route="blobs.put", times=None)
+    emulator.inject(delay(60), route="blobs.put", times=None)
 
     with start_cli(emulator, "submit", job_file) as process:
         deadline = time.monotonic() + 30
         while "blobs.put" not in routes(emulator) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
         _, shown = process.communicate(timeout=30)
 
     assert process.returncode == 130
     assert shown.strip() == "interrupted"
-    assert time.monotonic() - began < 1
+    assert {request.status for request in emulator.requests if request.route == "blobs.put"} == {None}
     assert emulator.jobs.jobs == {}
 
 

@@ -6,19 +6,23 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_Done: TypeAlias = "tuple[int, R | None, BaseException | None]"
 
 
 def each(
     work: Callable[[T], R], items: Sequence[T], *, at_a_time: int, stop: threading.Event
 ) -> Iterator[tuple[int, R]]:
-    """The index and the result of every item, as they come in. The first error is raised, and sets `stop`."""
+    """The index and the result of every item, as they come in. The first error is raised, and sets `stop`.
+
+    Where somebody else sets `stop`, nothing is begun any more, and what is on its way is not waited for.
+    """
     todo = iter(enumerate(items))
     lock = threading.Lock()
-    done: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[_Done[R]] = queue.SimpleQueue()
 
     def run() -> None:
         while not stop.is_set():
@@ -33,10 +37,12 @@ def each(
 
     # Not a ThreadPoolExecutor: the interpreter waits for its threads at exit, and so for a stuck upload.
     for _ in range(min(at_a_time, len(items))):
-        threading.Thread(target=run, daemon=True).start()
+        threading.Thread(target=run, name="azml_dist", daemon=True).start()
     try:
         for _ in items:
-            index, result, error = _take(done)
+            index, result, error = _take(done, stop)
+            if index < 0:
+                return
             if error:
                 raise error
             yield index, result  # type: ignore[misc]  # a result, as there is no error
@@ -45,7 +51,9 @@ def each(
         raise
 
 
-def _take(done: queue.SimpleQueue[T]) -> T:
+def _take(done: queue.SimpleQueue[_Done[R]], stop: threading.Event) -> _Done[R]:
     while True:
         with suppress(queue.Empty):
             return done.get(timeout=0.2)  # without it, Windows hears no Ctrl-C
+        if stop.is_set():
+            return -1, None, None

@@ -76,10 +76,13 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
+        self._is_closing = False
 
     def opened(self, connection: socket.socket) -> None:
         with self._open_lock:
             self._open.add(connection)
+            if self._is_closing:
+                _wake(connection)
 
     def closed(self, connection: socket.socket) -> None:
         with self._open_lock:
@@ -88,12 +91,17 @@ class _Server(ThreadingHTTPServer):
     def close_connections(self) -> None:
         """Wake every thread that waits for a client's next request."""
         with self._open_lock:
+            self._is_closing = True
             for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                _wake(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error of ours; one in a route is reported by the emulator itself."""
+
+
+def _wake(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(BaseHTTPRequestHandler):

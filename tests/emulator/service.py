@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
@@ -55,6 +54,7 @@ class Emulator:
         self._runs: list[JobRun] = []
         self._faults = Faults()
         self._lock = threading.Lock()
+        self._no_delays = threading.Event()
         self._authority = authority
         self._server = ProxyServer(self._serve, authority)
         for store in self.workspace.datastores.values():
@@ -96,6 +96,7 @@ class Emulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end_delays()
         for run in self._runs:
             run.cancel()
         for run in self._runs:
@@ -127,6 +128,10 @@ class Emulator:
             self.requests.clear()
             self._faults.clear()
 
+    def end_delays(self) -> None:
+        """Answer what waits, and from now on without delay."""
+        self._no_delays.set()
+
     def counts(self) -> Counter[str]:
         """How many requests each route got."""
         return Counter(request.route or "unknown" for request in self.requests)
@@ -153,7 +158,7 @@ class Emulator:
             fault = self._faults.take(request)
             request.fault = str(fault) if fault else None
             self.requests.append(request)
-        time.sleep(self.latency + (fault.seconds if fault else 0.0))
+        self._no_delays.wait(self.latency + (fault.seconds if fault else 0.0))
         reply: Reply | None = None
         if fault and fault.kind is Kind.ANSWER:
             reply = fault.reply(storage=to_storage)
