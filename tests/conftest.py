@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from horovod_build import VERSION, CannotBuildError, built, kept
 
 # What DeepSpeed compiles at its first use, for a minute, is compiled once and not in each test's own home.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache/torch_extensions/azml_dist"))
@@ -25,3 +26,16 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         if name.startswith(("AZURE_", "AZUREML_", "MLFLOW_")) or name == "CUDA_VISIBLE_DEVICES":
             monkeypatch.delenv(name)
     return home
+
+
+@pytest.fixture(scope="session")
+def horovod() -> Path:
+    """The folder of a built Horovod. CI builds it, and says where it could not; elsewhere that is yours to ask for."""
+    try:
+        if os.environ.get("CI") == "true":
+            return built()
+        if (folder := kept()).exists():
+            return folder
+    except CannotBuildError as error:
+        pytest.skip(f"Horovod {VERSION} could not be built: {error}")
+    pytest.skip(f"Horovod {VERSION} is not built: `make horovod` does it, in some three minutes, and keeps it")

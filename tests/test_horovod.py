@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
-from horovod_build import VERSION, CannotBuildError, built, kept
 from needs import needs
 from running import lines_of, log_of, run_here
 
@@ -38,19 +35,6 @@ print("place", hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size(), hvd.c
 print("in sync", bool((everyones == everyones[0]).all()))
 print("learned", losses[-1] < losses[0] / 10)
 """
-
-
-@pytest.fixture(scope="session")
-def horovod() -> Path:
-    """The folder of a built Horovod. CI builds it, and says where it could not; elsewhere that is yours to ask for."""
-    try:
-        if os.environ.get("CI") == "true":
-            return built()
-        if (folder := kept()).exists():
-            return folder
-    except CannotBuildError as error:
-        pytest.skip(f"Horovod {VERSION} could not be built: {error}")
-    pytest.skip(f"Horovod {VERSION} is not built: `make horovod` does it, in some three minutes, and keeps it")
 
 
 def test_horovod_trains_over_two_nodes(horovod: Path) -> None:

@@ -92,7 +92,7 @@ def test_azure_ai_ml_reads_the_job(file: str, as_azure_reads: dict[str, Any]) ->
     assert read["instance_count"] == written.get("resources", {}).get("instance_count", 1)
     assert read["distribution"] == distribution.get("type")
     assert read["process_count_per_instance"] == distribution.get("process_count_per_instance")
-    assert read["from"].startswith("mcr.microsoft.com/azureml/")
+    assert read["from"].startswith(("mcr.microsoft.com/azureml/", "azureml://registries/azureml/environments/"))
 
 
 @each_job
@@ -126,13 +126,18 @@ def base_image(folder):
     [line] = [line for line in Path(folder, "Dockerfile").read_text().splitlines() if line.startswith("FROM ")]
     return line.split()[1]
 
+def origin(environment):
+    if isinstance(environment, str):
+        return environment
+    return environment.image or base_image(Path(environment.base_path, environment.build.path))
+
 def read(file):
     job = load_job(Path(sys.argv[1], file))
     return {
         "instance_count": job.resources.instance_count if job.resources else 1,
         "distribution": job.distribution.type if job.distribution else None,
         "process_count_per_instance": getattr(job.distribution, "process_count_per_instance", None),
-        "from": job.environment.image or base_image(Path(job.environment.base_path, job.environment.build.path)),
+        "from": origin(job.environment),
     }
 
 print(json.dumps({file: read(file) for file in sys.argv[2:]}))

@@ -1,0 +1,31 @@
+"""`horovod_pytorch` learns under mpirun as 2 nodes x 2 processes, and goes on where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from needs import needs
+from sampling import going_on_from, job_of, log_of, reported, submit_here
+
+from azml_dist import Local
+
+pytestmark = needs("torch", "mpirun")
+
+
+def test_it_learns_and_goes_on(horovod: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(horovod))
+
+    run = submit_here("horovod_pytorch", tmp_path)
+
+    for rank in range(4):
+        assert f"rank {rank} of 4 on cpu, {rank % 2} on node {rank // 2}" in log_of(run, rank)
+    assert reported(run, "test_accuracy")[0] >= 0.95
+    assert [len(reported(run, "loss", rank)) for rank in range(4)] == [8, 0, 0, 0]
+    assert set(run.metrics()) == {"loss", "images_per_second", "test_accuracy"}
+
+    job = going_on_from(job_of("horovod_pytorch", epochs=9), run.outputs["model"])
+    later = Local(root=tmp_path).submit(job).wait(timeout=180)
+
+    assert "goes on after epoch 8" in log_of(later, 0)
+    assert reported(later, "loss")[0] < reported(run, "loss")[0] / 5
