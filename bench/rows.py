@@ -17,6 +17,7 @@ from typing import NamedTuple
 from bench.azure import submission
 from bench.azure_logs import following
 from bench.frameworks import mpi, tensorflow
+from bench.gpu import throughput
 from bench.jobs import (
     FAILS,
     LINES_PER_RANK,
@@ -337,6 +338,7 @@ ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "many-jobs": many_jobs,
     "submission": submission,
     "following": following,
+    "gpu": throughput,
 }
 
 

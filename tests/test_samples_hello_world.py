@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs
 from sampling import script, submit_here
 
 from azml_dist.local.run import LocalRun
@@ -23,10 +21,11 @@ WORLDS = {
 }
 
 
-@pytest.mark.parametrize("distribution", WORLDS)
-def test_each_process_says_who_it_is(distribution: str, tmp_path: Path) -> None:
-    needs(distribution)
+NEEDS = {"mpi": [needs("mpirun")], "ray": [needs("ray")]}
 
+
+@pytest.mark.parametrize("distribution", [pytest.param(kind, marks=NEEDS.get(kind, [])) for kind in WORLDS])
+def test_each_process_says_who_it_is(distribution: str, tmp_path: Path) -> None:
     run = submit_here("hello_world", tmp_path, "--distribution", distribution)
 
     assert {f"{one['name']} of {one['of']}, node {one['node']}" for one in seen(run)} == WORLDS[distribution]
@@ -46,17 +45,6 @@ def test_it_runs_without_any_launcher(tmp_path: Path) -> None:
 
     assert ended.returncode == 0, ended.stderr
     assert "Hello from rank 0 of 1 on node 0 (no distribution)" in ended.stdout
-
-
-def needs(distribution: str) -> None:
-    missing = {
-        "mpi": not (shutil.which("mpirun") or (Path(sys.executable).parent / "mpirun").exists()) and "Open MPI",
-        "ray": not (Path(sys.executable).parent / "ray").exists() and "ray",
-    }.get(distribution)
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"{missing} is not installed", pytrace=False)
-    if missing:
-        pytest.skip(f"{missing} is not installed")
 
 
 def seen(run: LocalRun) -> list[dict[str, Any]]:

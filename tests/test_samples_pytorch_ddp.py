@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from needs import needs
 from sampling import going_on_from, job_of, log_of, reported, submit_here, train_alone, values
 
 from azml_dist import Local
 from azml_dist.local.run import LocalRun
 
-pytest.importorskip("torch")
+pytestmark = needs("torch", "sklearn")
 
 
 class Alone(NamedTuple):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from needs import needs
 from sampling import going_on_from, job_of, log_of, reported, submit_here
 
 from azml_dist import Local, PyTorch
 from azml_dist.local.run import LocalRun
 
-pytest.importorskip("torch")
+pytestmark = needs("torch", "sklearn")
 
 
 @pytest.fixture(scope="module")

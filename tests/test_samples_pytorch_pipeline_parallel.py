@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from needs import needs
 from sampling import log_of, reported, submit_here, train_alone, values
 
 from azml_dist.local.run import LocalRun
 
-pytest.importorskip("torch")
+pytestmark = needs("torch", "sklearn")
 
 
 @pytest.fixture(scope="module")

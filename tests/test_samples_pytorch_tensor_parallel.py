@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from needs import needs
 from sampling import log_of, reported, submit_here, train_alone, values
 
 from azml_dist.local.run import LocalRun
 
-pytest.importorskip("torch")
+pytestmark = needs("torch", "sklearn")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from needs import needs
 from sampling import reported, submit_here, train_alone
 
 from azml_dist.local.run import LocalRun
 
-pytest.importorskip("sklearn")
+pytestmark = needs("sklearn")
 
 
 @pytest.fixture(scope="module")
