@@ -1,0 +1,170 @@
+"""Measure how fast ResNet-50 learns: images a second with DistributedDataParallel, on synthetic images.
+
+On a laptop, one process:          python train.py
+Here, as 2 nodes x 2 processes:    python submit.py --local
+The same run on Azure ML:          python submit.py --compute gpu-cluster
+Several worlds, table and plot:    python scaling.py --local     (or: --compute gpu-cluster --worlds 1x1 1x8 2x8 4x8)
+
+The images are made once and lie on the device, so that nothing is measured but computing and exchanging gradients: what
+your storage adds, you see when you put your own data in their place. On a CPU, images and batches are small ones.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy, relu
+from torch.nn.parallel import DistributedDataParallel
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure images a second of ResNet-50, over all processes together.")
+    parser.add_argument("--batch-size", type=int, default=0, help="images of a process; 0: 64 on a GPU, 4 on a CPU")
+    parser.add_argument("--image-size", type=int, default=0, help="pixels of a side; 0: 224 on a GPU, 32 on a CPU")
+    parser.add_argument("--steps", type=int, default=0, help="that are measured; 0: 50 on a GPU, 4 on a CPU")
+    parser.add_argument(
+        "--precision", choices=["bfloat16", "float32"], default="bfloat16", help="of a GPU's mathematics"
+    )
+    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for result.json")
+    args = parser.parse_args()
+
+    device = join_the_world()
+    measure(args, device)
+    # A model that outlives its process group can hang or abort the exit of the process (gloo). Returning from measure()
+    # is not enough: importing torch._dynamo, which DDP does in there, leaves its frame in a reference cycle.
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def join_the_world() -> torch.device:
+    """Find the other processes by what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
+    if "RANK" not in os.environ:  # python train.py: a world of one
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    if torch.cuda.is_available():
+        # Azure ML shows every process all GPUs of its node, so each takes its own.
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl")
+    else:
+        device = torch.device("cpu")
+        torch.set_num_threads(1)  # the processes share the cores
+        dist.init_process_group("gloo")
+    return device
+
+
+def measure(args: argparse.Namespace, device: torch.device) -> None:
+    rank, world_size, gpu = dist.get_rank(), dist.get_world_size(), device.type == "cuda"
+    batch_size = args.batch_size or (64 if gpu else 4)
+    image_size = args.image_size or (224 if gpu else 32)
+    steps = args.steps or (50 if gpu else 4)
+    warm_up = 10 if gpu else 1  # steps that choose kernels, make buffers and connect: not measured
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(0)
+    network = resnet50().to(device, memory_format=torch.channels_last)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    work = f"{batch_size} images of {image_size} x {image_size}, {count:,} parameters"
+    print(f"rank {rank} of {world_size} on {name(device)}: {work}", flush=True)
+    model = DistributedDataParallel(network, device_ids=[device.index] if gpu else None)
+    optimizer = torch.optim.SGD(model.parameters(), args.learning_rate, momentum=0.9)
+    torch.manual_seed(1 + rank)  # other images in each process
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(1000, (batch_size,), device=device)
+    faster = (
+        torch.autocast("cuda", torch.bfloat16) if gpu and args.precision == "bfloat16" else contextlib.nullcontext()
+    )
+
+    losses, start = [], 0.0
+    for step in range(warm_up + steps):
+        if step == warm_up:
+            start = now(device)
+        with faster:
+            loss = cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    seconds = torch.tensor(now(device) - start, dtype=torch.float64, device=device)
+    dist.all_reduce(seconds, dist.ReduceOp.MAX)  # the world is as fast as its slowest process
+    images_per_second = world_size * batch_size * steps / float(seconds)
+    found = torch.stack([losses[0], losses[-1]])
+    dist.all_reduce(found)
+    if rank == 0:
+        report(
+            args.output,
+            {
+                "images_per_second": images_per_second,
+                "images_per_second_and_process": images_per_second / world_size,
+                "first_loss": float(found[0]) / world_size,
+                "last_loss": float(found[1]) / world_size,  # it learns its few images by heart
+            },
+            world_size=world_size,
+            device=name(device),
+            batch_size=batch_size,
+            image_size=image_size,
+            steps=steps,
+        )
+
+
+def now(device: torch.device) -> float:
+    """The time at which all processes have done what they were given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    dist.barrier()
+    return time.perf_counter()
+
+
+def name(device: torch.device) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "CPU"
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, inside: int, width: int, stride: int) -> None:
+        super().__init__()
+        outside = 4 * width
+        self.conv1, self.norm1 = nn.Conv2d(inside, width, 1, bias=False), nn.BatchNorm2d(width)
+        # The stride is in the 3 x 3 convolution: "v1.5", which is what is measured nowadays.
+        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.norm3 = nn.Conv2d(width, outside, 1, bias=False), nn.BatchNorm2d(outside)
+        self.short = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.short = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = relu(self.norm1(self.conv1(x)))
+        y = relu(self.norm2(self.conv2(y)))
+        return relu(self.norm3(self.conv3(y)) + self.short(x))
+
+
+def resnet50(classes: int = 1000) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers += [nn.MaxPool2d(3, 2, 1)]
+    inside = 64
+    for width, depth, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for i in range(depth):
+            layers.append(Bottleneck(inside, width, stride if i == 0 else 1))
+            inside = 4 * width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
+
+
+def report(folder: Path, metrics: dict[str, float], **setting: object) -> None:
+    """Of rank 0 of the world: print, write result.json, log to MLflow."""
+    print(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps({**setting, **metrics}, indent=1))
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
+        import mlflow  # not at the top: rank 0 alone needs it
+
+        mlflow.log_metrics(metrics)
+
+
+if __name__ == "__main__":
+    main()
