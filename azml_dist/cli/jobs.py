@@ -66,6 +66,7 @@ def plan(job: str, settings: tuple[str, ...], inputs: tuple[str, ...], as_json: 
     metavar="SECONDS",
     help="Take the nodes away after that time, as low-priority ones are; a further attempt begins.",
 )
+@click.option("--apart", is_flag=True, help="Give each node a network of its own (Linux, as root).")
 @click.option("--python", type=click.Path(), help="The Python that `python` means in the command.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Of a sweep: its first N trials alone.")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, metavar="N", help="N trials or steps at a time.")
@@ -79,6 +80,7 @@ def run(
     timeout: float | None,
     retries: int,
     preempt_after: float | None,
+    apart: bool,
     python: str | None,
     max_trials: int | None,
     parallel: int,
@@ -102,6 +104,7 @@ def run(
             python=python,
             retries=retries,
             preempt_after=preempt_after,
+            hosts="apart" if apart else None,
         )
         loaded = load(job, settings, inputs)
         if max_trials:

@@ -21,7 +21,7 @@ from azml_dist.local import staging
 from azml_dist.local.attempts import SNAPSHOT
 from azml_dist.local.environment import base_environment, has_module
 from azml_dist.local.gpus import share, visible_gpus
-from azml_dist.local.hosts import naming_hosts
+from azml_dist.local.hosts import check_apart, naming_hosts
 from azml_dist.local.mpirun import find_mpirun
 from azml_dist.local.places import places, usual_port
 from azml_dist.local.ports import Ports
@@ -66,6 +66,8 @@ class Local:
             directories, and with what was written to its outputs.
         preempt_after: seconds, from when all processes of the first attempt run, after which its nodes are taken away,
             as those of low priority are on Azure ML: all are killed at once, and a further attempt begins.
+        hosts: `"apart"` gives each node a network of its own, as machines have: `localhost` is another on each
+            (Linux, as root). Not given, all nodes are this machine.
         service: what Azure ML is taken to do where its documentation is silent.
         grace: seconds between the request to end (SIGTERM) and the end (SIGKILL) of processes that are stopped.
     """
@@ -80,6 +82,7 @@ class Local:
         python: str | None = None,
         retries: int = 0,
         preempt_after: float | None = None,
+        hosts: Literal["apart"] | None = None,
         service: Service = SERVICE,
         grace: float = 3.0,
     ) -> None:
@@ -98,6 +101,7 @@ class Local:
         self._retries = retries
         self._preempt_after = preempt_after
         self._python = found
+        self._apart = hosts == "apart"
         self._service = service
         self._grace = grace
         self._parent: str | None = None
@@ -164,6 +168,8 @@ class Local:
                 hint="run it here from its folder: `--set code=PATH`",
                 where="code",
             )
+        if self._apart:
+            check_apart()
         job = with_inputs(job, self._inputs)
         refuse_open_inputs(job)
         staging.refuse_remote_inputs(job)
@@ -207,12 +213,12 @@ class Local:
 
     def _start(self, plan: LaunchPlan, launcher: str, folder: RunFolder, supervision: Supervision) -> LocalRun:
         lock = folder.lock()
-        ports = Ports()
+        ports = Ports(apart=self._apart)
         temp = Path(supervision.temp)
         try:
             path = _without_blanks(folder.path, temp)
             attempts = 1 + self._retries + (self._preempt_after is not None)
-            found = places(plan, path, temp, ports, attempts)
+            found = places(plan, path, temp, ports, attempts, apart=self._apart)
             plans = [plan.at(replace(place, root_run_id=self._parent or "")) for place in found]
             state = _first_state(plans[0], folder)
             state.parent = self._parent
@@ -278,9 +284,10 @@ class Local:
             "base_env": base,
             "node_count": world.node_count,
             "process_count": world.process_count_per_node,
+            "apart": self._apart,
             "hosts": list(plan.place.addresses),
             "mpirun": mpi,
-            "naming_hosts": naming_hosts() if mpi and world.node_count > 1 else None,
+            "naming_hosts": naming_hosts() if mpi and world.node_count > 1 and not self._apart else None,
             "slices": slices,
             "staged": staging.stamps(plan.code),
             "timeout": self._timeout or plan.job.timeout,

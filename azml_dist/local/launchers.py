@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from azml_dist.local.hosts import Hosts
     from azml_dist.local.torchrun import Host
 
 Spec = dict[str, Any]
@@ -47,6 +48,8 @@ class Run(Protocol):
 
     @property
     def stopping(self) -> bool: ...
+    @property
+    def hosts(self) -> Hosts: ...
     def watch(self, fd: int, callback: Callable[[], None]) -> None: ...
     def unwatch(self, fd: int) -> None: ...
     def started(self, rank: int, pid: int, output: int) -> None: ...
@@ -103,7 +106,7 @@ class Direct:
             output, theirs = os.pipe()
             try:
                 pid = spawn(
-                    self._spec["argv"],
+                    [*self._run.hosts.enter(context["node_rank"]), *self._spec["argv"]],
                     self._spec["nodes"][context["node_rank"]],
                     self._spec["base_env"] | context["env"],
                     theirs,

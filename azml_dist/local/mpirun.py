@@ -70,8 +70,9 @@ class Mpirun:
         log = os.path.join(self._spec["folder"], LOG)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            enter = self._enter(self._spec["hosts"][0])
-            self._pid = spawn([*enter, *self._argv()], self._spec["temp"], self._environment(), output)
+            self._pid = spawn(
+                [*self._run.hosts.enter(0), *self._argv()], self._spec["temp"], self._environment(), output
+            )
         finally:
             os.close(output)
 
@@ -112,7 +113,7 @@ class Mpirun:
             "--map-by": "slot",
         }
         shell = {"plm": "rsh", "plm_rsh_agent": agent} if is_old else {"plm": "ssh", "plm_ssh_agent": agent}
-        parameters = {"btl_tcp_if_include": LOOPBACK}
+        parameters = {} if spec["apart"] else {"btl_tcp_if_include": LOOPBACK}
         if memory := spec["memory"]:
             os.makedirs(memory, mode=0o700, exist_ok=True)
             parameters["btl_vader_backing_directory" if is_old else "btl_sm_backing_directory"] = memory
@@ -141,13 +142,10 @@ class Mpirun:
         """What mpirun calls in place of ssh, to start its daemon on another node."""
         path = os.path.join(self._spec["temp"], "agent")
         cases = [
-            f'{host}) AZML_DIST_NODE={node} exec {shlex.join(self._enter(host))} sh -c "$*" ;;'
+            f'{host}) AZML_DIST_NODE={node} exec {shlex.join(self._run.hosts.enter(node))} sh -c "$*" ;;'
             for node, host in enumerate(self._spec["hosts"])
         ]
         lines = ["#!/bin/sh", "host=$1", "shift", "export AZML_DIST_NODE", 'case "$host" in', *cases, "esac"]
         Path(path).write_text("\n".join(lines) + "\n")
         os.chmod(path, 0o755)
         return path
-
-    def _enter(self, host: str) -> list[str]:
-        return [*self._spec["naming_hosts"], host] if self._spec["naming_hosts"] else []

@@ -88,7 +88,12 @@ class RayCluster:
             output, theirs = os.pipe()
             command += [] if node else ["--temp-dir", os.path.join(self._spec["temp"], "ray")]
             try:
-                pid = spawn(command, self._spec["nodes"][node], self._environment_of(node), theirs)
+                pid = spawn(
+                    [*self._run.hosts.enter(node), *command],
+                    self._spec["nodes"][node],
+                    self._environment_of(node),
+                    theirs,
+                )
             finally:
                 os.close(theirs)
             self._nodes[pid] = node

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from azml_dist.local import attempts, processes, state
 from azml_dist.local.artifacts import collect
+from azml_dist.local.hosts import Hosts
 from azml_dist.local.launchers import Exit, Launcher, LaunchFailed, make_launcher
 from azml_dist.local.merged import Writer
 from azml_dist.local.state import RunFolder, RunState
@@ -70,6 +71,7 @@ class Supervisor:
         """The status the run will end with, where that is decided by more than its exit codes."""
         self._kill_at = float("inf")
         self._saved = 0.0
+        self.hosts = Hosts(spec)
         self._launcher: Launcher = make_launcher(spec, self, host)
         for fd in lifelines:
             self.watch(fd, lambda fd=fd: self._lifeline_ended(fd))  # type: ignore[misc]
@@ -81,6 +83,7 @@ class Supervisor:
             self._state.status = state.RUNNING
             self._save()
             try:
+                self.hosts.start()
                 self._launcher.start()
                 self._loop()
             except LaunchFailed as failure:

@@ -49,7 +49,9 @@ class Torchrun:
     def start(self) -> None:
         world = [str(self._spec[key]) for key in ("node_count", "process_count", "launcher_port")]
         rank = [sys.executable, "-I", "-S", str(FOLDER / "rank.py"), self._clients.listen(), "torchrun"]
-        os.write(self._host.orders, "\0".join([self._logs, *world, *rank]).encode())
+        holders = ",".join(map(str, self._run.hosts.holders))
+        orders = [self._logs, *world, self._spec["hosts"][0], holders, *rank]
+        os.write(self._host.orders, "\0".join(orders).encode())
         os.close(self._host.orders)
 
     def turn(self, children: list[tuple[int, int]]) -> None:

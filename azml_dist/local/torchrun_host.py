@@ -24,7 +24,7 @@ def main(socket_path: str) -> None:
     gc.enable()
     if not (orders := sys.stdin.read()):
         return  # there was no run in the end
-    log_folder, node_count, process_count, port, *command = orders.split("\0")
+    log_folder, node_count, process_count, port, address, hosts, *command = orders.split("\0")
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     supervisor.connect(socket_path)
     if missing:
@@ -37,12 +37,13 @@ def main(socket_path: str) -> None:
             "--node-rank": str(node),
             "--nproc-per-node": process_count,
             # Static rendezvous: with c10d the nodes get their ranks by chance.
-            "--master-addr": "127.0.0.1",
+            "--master-addr": address,
             "--master-port": port,
             "--log-dir": os.path.join(os.path.dirname(socket_path), f"torchrun-{node}"),
         }
         args = [word for option in options.items() for word in option] + ["--no-python", *command]
-        agents.append(str(_fork(torchrun, args, os.path.join(log_folder, f"torchrun_node_{node}.txt"))))
+        host = hosts.split(",")[node] if hosts else None
+        agents.append(str(_fork(torchrun, args, os.path.join(log_folder, f"torchrun_node_{node}.txt"), host)))
     # What the agents change of torch's memory would stay here a second time: some 70 MB.
     os.set_inheritable(supervisor.fileno(), True)
     os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, WAIT, str(supervisor.fileno()), *agents])
@@ -58,12 +59,25 @@ def wait(supervisor: int, agents: list[int]) -> None:
         os.write(supervisor, f"agent {agents.index(pid)} {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-def _fork(torchrun: Callable[[list[str]], None], args: list[str], log: str) -> int:
+def _enter(host: str) -> None:
+    """Go where another process is: into its network, and under its host name."""
+    import ctypes
+
+    for kind in ("net", "uts"):
+        namespace = os.open(f"/proc/{host}/ns/{kind}", os.O_RDONLY)
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, 0):
+            raise OSError(ctypes.get_errno(), f"cannot enter the {kind} namespace of the node")
+        os.close(namespace)
+
+
+def _fork(torchrun: Callable[[list[str]], None], args: list[str], log: str, host: str | None) -> int:
     if pid := os.fork():
         return pid
     code = 1
     try:
         os.setsid()
+        if host:
+            _enter(host)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)

@@ -1,0 +1,177 @@
+"""Nodes that are really apart: each with a network and a `localhost` of its own, on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from needs import needs
+from running import CLI, await_, children, cli, find, launchers, lines_of, living, log_of, pytorch, run_here, write_job
+
+from azml_dist import Job, LaunchError, Local, Mpi, TensorFlow
+from azml_dist.local.hosts import check_apart
+
+pytestmark = needs("ip", "unshare")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks() -> None:
+    """Skips where this machine lets nobody make them, as most containers do: in CI too, where nothing would help."""
+    try:
+        check_apart()
+    except LaunchError as error:
+        pytest.skip(f"nodes cannot be apart here: {error.problems[0].message}")
+
+
+def apart(job: Job, **options: Any) -> Any:
+    return run_here(job, hosts="apart", **options)
+
+
+MEET = """
+import os, socket
+here = int(os.environ["RANK"])
+port = int(os.environ["MASTER_PORT"])
+if here == 0:
+    with socket.create_server(("", port)) as server:
+        print("heard", server.accept()[0].recv(100).decode())
+else:
+    try:
+        socket.create_connection(("localhost", port), timeout=5)
+    except ConnectionRefusedError:
+        print("nobody at localhost")
+    while True:
+        try:
+            peer = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=5)
+            break
+        except ConnectionRefusedError:
+            pass
+    peer.sendall(f"{os.environ['MASTER_ADDR']}:{port} from {socket.gethostname()}".encode())
+"""
+
+
+@launchers
+def test_localhost_of_one_node_is_not_that_of_another(launcher: str) -> None:
+    run = apart(pytorch(["python", "-c", MEET], nodes=2), launcher=launcher)
+
+    assert run.status == "Completed", lines_of(run)
+    assert log_of(run, 0) == "heard 10.0.0.4:6105 from 10.0.0.5\n"
+    assert log_of(run, 1) == "nobody at localhost\n"
+
+
+@needs("torch")
+@launchers
+def test_processes_on_one_node_share_its_network(launcher: str) -> None:
+    script = """
+        import torch.distributed as dist, torch
+        dist.init_process_group("gloo")
+        sum = torch.tensor(dist.get_rank() + 1)
+        dist.all_reduce(sum)
+        print(dist.get_rank(), sum.item(), flush=True)
+        dist.destroy_process_group()
+    """
+    lines = "\n".join(line.strip() for line in script.splitlines())
+    run = apart(pytorch(["python", "-c", lines], 2, 2), timeout=120, launcher=launcher)
+
+    assert run.status == "Completed", lines_of(run)
+    assert [log_of(run, rank).splitlines()[-1] for rank in range(4)] == ["0 10", "1 10", "2 10", "3 10"]
+
+
+@needs("mpirun", "mpi4py")
+def test_mpi_talks_over_the_networks() -> None:
+    script = "from mpi4py import MPI; w = MPI.COMM_WORLD; print(MPI.Get_processor_name(), w.allreduce(w.rank + 1))"
+    job = Job(command=["python", "-c", script], node_count=2, distribution=Mpi(process_count_per_node=2))
+
+    run = apart(job)
+
+    assert [log_of(run, rank).split() for rank in range(4)] == [["10.0.0.4", "10"]] * 2 + [["10.0.0.5", "10"]] * 2
+
+
+def test_tasks_of_tensorflow_have_the_ports_of_azure_ml() -> None:
+    dump = """[[ $TF_CONFIG == *'"type":"ps"'* ]] || echo $TF_CONFIG"""
+    run = apart(Job(command=dump, node_count=2, distribution=TensorFlow(parameter_server_count=1)))
+
+    assert json.loads(log_of(run, 1))["cluster"] == {
+        "ps": ["10.0.0.4:2222"],
+        "worker": ["10.0.0.4:2223", "10.0.0.5:2222"],
+    }
+
+
+def test_two_runs_at_once_have_the_same_ports() -> None:
+    """Their networks have nothing to do with each other."""
+    job = pytorch(["python", "-c", MEET], nodes=2)
+    runs = [Local(hosts="apart", launcher="direct").submit(job) for _ in range(2)]
+
+    assert [log_of(run.wait(timeout=60), 0) for run in runs] == ["heard 10.0.0.4:6105 from 10.0.0.5\n"] * 2
+
+
+def test_a_failing_rank_ends_the_run_and_is_named() -> None:
+    state = apart(pytorch("[ $RANK = 1 ] && exit 3; sleep 300", nodes=2), launcher="direct").state()
+
+    assert (state.failed_rank, state.exit_code) == (1, 3)
+
+
+def networks_there() -> set[str]:
+    """The network namespaces in which processes are."""
+    return {network for pid in os.listdir("/proc") if pid.isdigit() and (network := network_of(pid))}
+
+
+def network_of(pid: str) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
+
+
+def the_command_line(process: subprocess.Popen[str]) -> int:
+    return process.pid
+
+
+def the_guard(process: subprocess.Popen[str]) -> int:
+    return children(process.pid, "guard")[0]
+
+
+def the_supervisor(process: subprocess.Popen[str]) -> int:
+    return children(the_guard(process), "guard")[0]
+
+
+def what_holds_the_network_of_a_node(process: subprocess.Popen[str]) -> int:
+    return children(the_supervisor(process), "cat")[-1]
+
+
+VICTIMS = [the_command_line, the_guard, the_supervisor, what_holds_the_network_of_a_node]
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_no_network_outlives_a_run_of_which_anything_is_killed(
+    victim: Callable[[subprocess.Popen[str]], int], tmp_path: Path
+) -> None:
+    fails = "sleep 1; exit 1" if victim is what_holds_the_network_of_a_node else "sleep 300"
+    job = write_job(tmp_path, f"(setsid sleep 300 &); readlink /proc/self/ns/net; {fails}", 2, name="killed")
+
+    with cli("run", job, "--apart", "--launcher", "direct", mark="apart") as process:
+        assert process.stdout
+        networks = {process.stdout.readline().split()[-1] for _ in range(2)}
+        assert len(networks) == 2
+        assert networks <= networks_there()
+        os.kill(victim(process), 9)
+        await_(lambda: not living("apart"))
+        await_(lambda: not networks & networks_there())
+
+    assert find("killed").status in ("Failed", "Canceled")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rights are taken away from root")
+def test_who_may_not_make_networks_is_told_so(tmp_path: Path) -> None:
+    job = write_job(tmp_path, "true", 2)
+    without = ["setpriv", "--bounding-set=-sys_admin,-net_admin", *CLI, "run", str(job), "--apart"]
+
+    ended = subprocess.run(without, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "lets you make no network for a node" in ended.stderr
+    assert "hint: leave out `--apart`" in ended.stderr
