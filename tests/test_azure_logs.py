@@ -322,7 +322,7 @@ def test_512_ranks_are_followed_with_bounded_connections(emulator: Emulator, azu
     most = 0
 
     def threads() -> int:
-        return sum(thread.name.endswith("(run)") for thread in threading.enumerate())
+        return sum(thread.name == "azml_dist" for thread in threading.enumerate())
 
     with followed(run) as lines:
         while len(lines) < 512:

@@ -400,7 +400,7 @@ def test_tensorflow_tasks_have_their_logs(emulator: Emulator, azure: AzureML) ->
     for name in ("00_worker", "01_worker", "00_ps"):
         emulator.job(run.name).write_log(f"user_logs/std_log_node_{name}.txt", f"{name}\n")
 
-    assert sorted(run.logs()) == ["[node0 rank0] 00_worker", "[node0 rank2] 00_ps", "[node1 rank1] 01_worker"]
+    assert sorted(run.logs()) == ["[node0 rank0] 00_worker", "[node0 rank2 ps] 00_ps", "[node1 rank1] 01_worker"]
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_tensorflow_tasks_have_their_logs(emulator: Emulator, azure: AzureML) ->
         ("user_logs/std_log_process_5.txt", Source(5, 1)),
         ("user_logs/std_log_process_0005.txt", Source(5, 1)),
         ("user_logs/std_log_node_01_worker.txt", Source(1, 1)),
-        ("user_logs/std_log_node_00_ps.txt", Source(2, 0)),
+        ("user_logs/std_log_node_00_ps.txt", Source(2, 0, "ps")),
     ],
 )
 def test_the_name_of_a_log_says_whose_it_is(path: str, source: Source) -> None:

@@ -296,7 +296,7 @@ class AzureRun(Run):
             return [Source(0, 0)]
         servers = distribution.get("parameterServerCount") or 0
         sources = [Source(rank, rank // processes) for rank in range(nodes * processes)]
-        return sources + [Source(len(sources) + i, i) for i in range(servers)]
+        return sources + [Source(len(sources) + i, i, "ps") for i in range(servers)]
 
     def _names(self, details: Mapping[str, Any], ranks: frozenset[int] | None) -> dict[LogName, str]:
         known = len(self._sources)
