@@ -205,6 +205,7 @@ print("found", dist.get_rank(), dist.get_world_size(), os.environ["LOCAL_RANK"],
 
 
 @needs("deepspeed")
+@pytest.mark.usefixtures("torch_extensions")
 @pytest.mark.parametrize(("nodes", "processes"), [(1, 2), (2, 1)])
 def test_deepspeed_finds_its_world_by_what_azure_ml_sets(nodes: int, processes: int) -> None:
     """On one node and on several it reads other variables. Training is tested with the sample `deepspeed_zero`."""
