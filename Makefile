@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --c
 help:
 	@echo "make demo    train the quickstart here, as 2 nodes x 2 processes"
 	@echo "make test    run all tests"
-	@echo "make horovod build Horovod, with which one test trains; CI does that by itself"
+	@echo "make horovod build Horovod for the tests that train with it; CI does that by itself"
 	@echo "make check   lint and type-check"
 	@echo "make docs    build the site of the documents"
 	@echo "make bench   measure, and write docs/bench.md"

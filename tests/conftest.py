@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from horovod_build import VERSION, CannotBuildError, built, kept
+from horovod_build import VERSION, CannotBuildError, built, built_with_tensorflow, kept, kept_with_tensorflow
 
 # What DeepSpeed compiles at its first use, for a minute, is compiled once and not in each test's own home.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache/torch_extensions/azml_dist"))
@@ -30,12 +31,23 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="session")
 def horovod() -> Path:
-    """The folder of a built Horovod. CI builds it, and says where it could not; elsewhere that is yours to ask for."""
+    """The folder of a built Horovod."""
+    return _horovod(built, kept)
+
+
+@pytest.fixture(scope="session")
+def horovod_tensorflow() -> Path:
+    """The Python of an environment with Horovod and the TensorFlow that it builds against."""
+    return _horovod(built_with_tensorflow, kept_with_tensorflow)
+
+
+def _horovod(build: Callable[[], Path], keep: Callable[[], Path]) -> Path:
+    """CI builds it, and says where it could not; elsewhere that is yours to ask for."""
     try:
         if os.environ.get("CI") == "true":
-            return built()
-        if (folder := kept()).exists():
-            return folder
+            return build()
+        if (found := keep()).exists():
+            return found
     except CannotBuildError as error:
         pytest.skip(f"Horovod {VERSION} could not be built: {error}")
-    pytest.skip(f"Horovod {VERSION} is not built: `make horovod` does it, in some three minutes, and keeps it")
+    pytest.skip(f"Horovod {VERSION} is not built: `make horovod` does it, in some minutes, and keeps it")

