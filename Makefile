@@ -4,7 +4,7 @@ VENV := .venv
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: help demo test horovod check docs bench clean
+.PHONY: help demo test horovod check docs notebooks bench clean
 
 help:
 	@echo "make demo    train the quickstart here, as 2 nodes x 2 processes"
@@ -12,6 +12,7 @@ help:
 	@echo "make horovod build Horovod for the tests that train with it; CI does that by itself"
 	@echo "make check   lint and type-check"
 	@echo "make docs    build the site of the documents"
+	@echo "make notebooks runs those of the samples, and writes down what they show"
 	@echo "make bench   measure, and write docs/bench.md"
 	@echo "make clean   remove .venv and caches"
 
@@ -34,6 +35,9 @@ docs: $(VENV)/.installed-groups
 	@$(IN_VENV) python docs/generate.py
 	@$(IN_VENV) python -m sphinx --quiet --fail-on-warning --nitpicky --conf-dir docs . build/docs
 	@echo "open build/docs/index.html"
+
+notebooks: $(VENV)/.installed-groups tests/node_modules/.installed
+	@$(IN_VENV) python tests/notebooks.py
 
 bench: $(VENV)/.installed-groups
 	@$(IN_VENV) python -m bench docs/bench.md

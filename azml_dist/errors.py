@@ -46,6 +46,17 @@ class DistError(Exception):
         blocks = (f"{p}\n\nhint: {p.hint}" if p.hint else str(p) for p in self.problems)
         return "\n".join(blocks)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows below a cell: the message, and the way to it where that is longer than the cell."""
+        import traceback
+        from pathlib import Path
+
+        here = Path(__file__).parent
+        frames = [(frame, Path(frame.filename)) for frame in traceback.extract_tb(self.__traceback__)]
+        own = [f for f, path in frames if not {here, "site-packages", "dist-packages"} & {*path.parents, *path.parts}]
+        way = [f"  line {f.lineno}, in {f.name}: {f.line}" for f in own] if len(own) > 1 else []
+        return [*way, f"{type(self).__name__}: {self}"]
+
 
 class JobError(DistError):
     """The job cannot mean anything, or not what it says."""

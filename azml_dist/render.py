@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from azml_dist.errors import visible
+from azml_dist.errors import SubmitError, visible
 from azml_dist.plan import World
 
 if TYPE_CHECKING:
     from azml_dist.local.state import ProcessState, RunState
     from azml_dist.plan import LaunchPlan, ProcessContext
+    from azml_dist.runs import Run
 
+_AT_A_TIME = 8
+"""Runs that are asked for their status together."""
+_UNBROKEN = 40
+"""Characters of a cell that a notebook keeps on one line."""
+_NUMBER = re.compile(r"\d+")
 _SHOWN = 16
 _HEAD, _FOOT = 8, 3
 """Of a larger world, the first processes and the last."""
@@ -36,15 +44,14 @@ def plan_text(plan: LaunchPlan) -> str:
 
 def plan_html(plan: LaunchPlan) -> str:
     """The same for a notebook."""
-    env = "".join(_row_html("td", pair) for pair in _env(plan))
     notes = "".join(
         f"<p><b>note</b> {escape(str(p))}{f'<br><b>hint</b> {escape(p.hint)}' if p.hint else ''}</p>"
         for p in plan.findings
     )
     return (
-        f"<p><b>{escape(_title(plan))}</b></p>"
+        f"{title_html(*_title_parts(plan))}"
         f"{table_html(Table((), plan_facts(plan)))}{table_html(_processes(plan))}"
-        f"<details><summary>environment of each process</summary><table>{env}</table></details>{notes}"
+        f"<details><summary>environment of each process</summary>{table_html(Table((), _env(plan)))}</details>{notes}"
     )
 
 
@@ -62,9 +69,9 @@ def run_text(state: RunState) -> str:
 
 def run_html(state: RunState) -> str:
     """The same for a notebook."""
-    error = f"<p><b>error</b> {escape(state.error)}</p>" if state.error else ""
+    error = error_html(state.error, state.hint)
     notes = "".join(f"<p><b>note</b> {escape(finding)}</p>" for finding in state.findings)
-    title = f"<p><b>{escape(state.name)}</b> {state.status} · {escape(_world(state))} · {duration_text(state)}</p>"
+    title = title_html(state.name, state.status, _world(state), duration_text(state))
     attempts = table_html(Table((), _attempts(state))) if state.earlier else ""
     return title + table_html(_run_processes(state)) + attempts + error + notes
 
@@ -79,10 +86,8 @@ def azure_run_text(run: Mapping[str, Any]) -> str:
 
 def azure_run_html(run: Mapping[str, Any]) -> str:
     """The same for a notebook."""
-    link = f'<a href="{escape(run["url"])}">studio</a>'
-    error = f"<p><b>error</b> {escape(run['error'])}</p>" if run["error"] else ""
-    title = f"<p><b>{escape(run['name'])}</b> {escape(run['status'])} {run['age']} · {link}</p>"
-    return title + table_html(_azure_ranks(run)) + error
+    title = title_html(run["name"], " ".join(filter(None, (run["status"], run["age"]))), studio=run["url"])
+    return title + table_html(_azure_ranks(run)) + error_html(run["error"])
 
 
 def submitted_text(said: str, commands: Sequence[tuple[str, str]]) -> str:
@@ -92,18 +97,51 @@ def submitted_text(said: str, commands: Sequence[tuple[str, str]]) -> str:
 
 def submitted_html(said: str, url: str, commands: Sequence[tuple[str, str]]) -> str:
     """The same for a notebook."""
-    link = f'<a href="{escape(url)}">studio</a>'
+    left = 'style="text-align:left"'
     rows = "".join(
-        f"<tr><td>{what}</td><td style='text-align:left'><code>{escape(command)}</code></td></tr>"
-        for what, command in commands
+        f"<tr><td {left}>{what}</td><td {left}><code>{escape(command)}</code></td></tr>" for what, command in commands
     )
-    return f"<p>{escape(said)} · {link}</p><table>{rows}</table>"
+    return title_html(None, said.rstrip(":"), studio=url) + f"<table>{rows}</table>"
 
 
 def azure_runs_text(runs: Iterable[Mapping[str, Any]]) -> str:
     """A line a run in a workspace; the newest last."""
     rows = [(r["name"], r["status"], plural(r["node_count"], "node"), str(r["created_at"] or "")[:16]) for r in runs]
     return table_text(Table(("name", "status", "world", "started (UTC)"), rows))
+
+
+def results_text(results: Sequence[Run | SubmitError]) -> str:
+    """A line for each job of a list that was submitted."""
+    return table_text(_results(results))
+
+
+def results_html(results: Sequence[Run | SubmitError]) -> str:
+    """The same for a notebook."""
+    # A browser does not follow the file:// of a run here.
+    pages = {run.name: run.url for run in results if not isinstance(run, SubmitError) and run.url.startswith("https:")}
+    return table_html(_results(results), pages)
+
+
+def _results(results: Sequence[Run | SubmitError]) -> Table:
+    shown = list(enumerate(results))
+    if len(shown) > _SHOWN:
+        refused = [one for one in shown[_HEAD:-_FOOT] if isinstance(one[1], SubmitError)]
+        shown = [*shown[:_HEAD], *refused[: _SHOWN - _HEAD - _FOOT], *shown[-_FOOT:]]
+    with ThreadPoolExecutor(_AT_A_TIME) as threads:
+        rows: list[Sequence[str] | None] = list(threads.map(lambda one: _result(*one), shown))
+    gaps = [i for i in range(1, len(shown)) if shown[i][0] > shown[i - 1][0] + 1]
+    for gap in reversed(gaps):
+        rows.insert(gap, None)
+    return Table(("job", "run", "status"), rows)
+
+
+def _result(number: int, result: Run | SubmitError) -> tuple[str, str, str]:
+    if isinstance(result, SubmitError):
+        return str(number), "", f"not submitted: {result.problems[0]}"
+    try:
+        return str(number), result.name, str(result.status)
+    except SubmitError as error:
+        return str(number), result.name, f"unknown: {error.problems[0]}"
 
 
 def _azure_ranks(run: Mapping[str, Any]) -> Table:
@@ -120,8 +158,26 @@ def runs_text(states: Iterable[RunState]) -> str:
 
 
 def _title(plan: LaunchPlan) -> str:
-    job = plan.job
-    return "  ".join(part for part in (job.display_name or job.name, str(plan.world), plan.world.distribution) if part)
+    return "  ".join(filter(None, _title_parts(plan)))
+
+
+def _title_parts(plan: LaunchPlan) -> tuple[str | None, str, str | None]:
+    return plan.job.display_name or plan.job.name, str(plan.world), plan.world.distribution
+
+
+def title_html(name: str | None, *facts: str | None, studio: str | None = None) -> str:
+    """The line above a table: what it is of, what is most worth knowing, and its page in the studio."""
+    parts = [f"<b>{escape(name)}</b>"] if name else []
+    parts += [escape(fact) for fact in facts if fact]
+    parts += [f'<a href="{escape(studio)}">studio</a>'] if studio else []
+    return f"<p>{' · '.join(parts)}</p>"
+
+
+def error_html(error: str | None, hint: str | None = None) -> str:
+    """What went wrong, and what to do about it."""
+    told = (("error", error), ("hint", hint if error else None))
+    lines = [f"<b>{word}</b> {escape(text)}" for word, text in told if text]
+    return f"<p>{'<br>'.join(lines)}</p>" if lines else ""
 
 
 def plan_facts(plan: LaunchPlan) -> list[tuple[str, str]]:
@@ -218,7 +274,7 @@ def table_text(table: Table) -> str:
     """A table for a terminal; columns of numbers stand to the right."""
     rows = [table.headings, *(row or ["..."] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(len(table.headings))]
-    numbers = [all(row[i].isdigit() for row in table.rows if row) for i in range(len(widths))]
+    numbers = _are_numbers(table)
     return "\n".join(
         "  ".join(
             cell.rjust(width) if number else cell.ljust(width)
@@ -228,16 +284,30 @@ def table_text(table: Table) -> str:
     )
 
 
-def table_html(table: Table) -> str:
-    """The same for a notebook."""
-    head = _row_html("th", table.headings) if table.headings else ""
-    gap = f"<tr><td colspan={len(table.headings)}>…</td></tr>"
-    return f"<table>{head}{''.join(_row_html('td', row) if row else gap for row in table.rows)}</table>"
+def table_html(table: Table, links: Mapping[str, str] | None = None) -> str:
+    """The same for a notebook; a cell that is in `links` leads there."""
+    links = links or {}
+    sides = ["right" if number else "left" for number in _are_numbers(table)]
+
+    def row_html(tag: str, cells: Sequence[str]) -> str:
+        return f"<tr>{''.join(cell_html(tag, *cell) for cell in zip(sides, cells, strict=False))}</tr>"
+
+    def cell_html(tag: str, side: str, cell: str) -> str:
+        text = f'<a href="{escape(links[cell])}">{escape(cell)}</a>' if cell in links else escape(cell)
+        wrap = ";white-space:nowrap" if len(cell) <= _UNBROKEN else ""
+        return f'<{tag} style="text-align:{side};vertical-align:top{wrap}">{text}</{tag}>'
+
+    head = f"<thead>{row_html('th', table.headings)}</thead>" if table.headings else ""
+    gap = f'<tr><td colspan="{len(table.headings)}" style="text-align:left">…</td></tr>'
+    body = "".join(row_html("td", row) if row else gap for row in table.rows)
+    return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
-def _row_html(tag: str, cells: Sequence[str]) -> str:
-    style = ' style="text-align:left;padding:1px 1em 1px 0"'
-    return f"<tr>{''.join(f'<{tag}{style}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+def _are_numbers(table: Table) -> list[bool]:
+    """Of each column, whether it holds numbers alone: they stand to the right."""
+    rows = [row for row in table.rows if row]
+    width = len(table.headings) or max((len(row) for row in rows), default=0)
+    return [bool(rows) and all(_NUMBER.fullmatch(row[i]) for row in rows) for i in range(width)]
 
 
 def plural(count: int, word: str) -> str:

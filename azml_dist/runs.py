@@ -107,6 +107,10 @@ class Run(ABC):
         """The last value of every metric that was logged with MLflow."""
 
     @abstractmethod
+    def metric_histories(self) -> dict[str, list[float]]:
+        """All values of every metric that was logged with MLflow, in the order in which they were."""
+
+    @abstractmethod
     def ranks(self, rank: int | None = None, node: int | None = None) -> frozenset[int]:
         """The ranks that are meant by a rank, a node, or neither; `NotFound` if the run has none of them."""
 
@@ -127,6 +131,20 @@ class Run(ABC):
         """The run as `azml-dist status --json` prints it."""
 
 
+class Runs(list["Run | SubmitError"]):
+    """What came of a list of jobs: a run or an error for each, in order. At the end of a cell it is a table."""
+
+    def __str__(self) -> str:
+        from azml_dist.render import results_text
+
+        return results_text(self)
+
+    def _repr_html_(self) -> str:
+        from azml_dist.render import results_html
+
+        return results_html(self)
+
+
 class Executor(Protocol):
     """Where jobs run."""
 
@@ -138,9 +156,7 @@ Place: TypeAlias = "Executor | Literal['local'] | None"
 
 
 @overload
-def submit(
-    job: Sequence[Job | Command], *, on: Place = None, dry_run: Literal[False] = False
-) -> list[Run | SubmitError]: ...
+def submit(job: Sequence[Job | Command], *, on: Place = None, dry_run: Literal[False] = False) -> Runs: ...
 @overload
 def submit(job: Sequence[Job | Command], *, on: Place = None, dry_run: Literal[True]) -> list[LaunchPlan]: ...
 @overload
@@ -172,7 +188,7 @@ def submit(job: Any, *, on: Any = None, dry_run: bool = False) -> Any:
     results = together(jobs) if together else [executor.submit(one) for one in jobs]
     if announce := getattr(executor, "announce", None):
         announce(results)
-    return results if many else results[0]
+    return Runs(results) if many else results[0]
 
 
 def run(name: str, *, root: str | Path | None = None) -> Run:

@@ -11,6 +11,7 @@ from azml_dist.parts import Input
 from azml_dist.render import (
     Table,
     duration_text,
+    error_html,
     pairs_text,
     plan_facts,
     plan_html,
@@ -18,6 +19,7 @@ from azml_dist.render import (
     plural,
     table_html,
     table_text,
+    title_html,
 )
 
 if TYPE_CHECKING:
@@ -37,9 +39,7 @@ def sweep_plan_text(plan: SweepPlan) -> str:
 def sweep_plan_html(plan: SweepPlan) -> str:
     """The same for a notebook."""
     notes = "".join(f"<p><b>note</b> {escape(str(p))}</p>" for p in _own_findings(plan))
-    head = (
-        f"<p><b>{escape(_title(plan))}</b></p>{table_html(Table((), _facts(plan)))}{table_html(_values(plan))}{notes}"
-    )
+    head = f"{title_html(*_title_parts(plan))}{table_html(Table((), _facts(plan)))}{table_html(_values(plan))}{notes}"
     return f"{head}<details><summary>trial 0</summary>{plan_html(plan.trial)}</details>"
 
 
@@ -49,10 +49,14 @@ def value_text(value: Any) -> str:
 
 
 def _title(plan: SweepPlan) -> str:
+    return "  ".join(filter(None, _title_parts(plan)))
+
+
+def _title_parts(plan: SweepPlan) -> tuple[str | None, str, str | None]:
     sweep, job = plan.sweep, plan.sweep.job
     trials = f"{plan.trial_count:,} trial{'s' * (plan.trial_count != 1)} of {plan.trial.world}"
     kind = plan.trial.world.distribution
-    return "  ".join(filter(None, (job.display_name or sweep.name, f"sweep: {trials}", kind)))
+    return job.display_name or sweep.name, f"sweep: {trials}", kind
 
 
 def _facts(plan: SweepPlan) -> list[tuple[str, str]]:
@@ -123,10 +127,10 @@ def group_text(state: RunState) -> str:
 
 def group_html(state: RunState) -> str:
     """The same for a notebook."""
-    error = f"<p><b>error</b> {escape(state.error)}</p>" if state.error else ""
+    error = error_html(state.error, state.hint)
     notes = "".join(f"<p><b>note</b> {escape(finding)}</p>" for finding in state.findings)
-    facts = " · ".join(filter(None, (state.status, _objective(state), duration_text(state))))
-    return f"<p><b>{escape(state.name)}</b> {escape(facts)}</p>{table_html(_members(state))}{error}{notes}"
+    title = title_html(state.name, state.status, _objective(state), duration_text(state))
+    return f"{title}{table_html(_members(state))}{error}{notes}"
 
 
 def member_text(state: RunState, member: MemberState) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from emulator import Emulator, StaticToken
 
 from azml_dist import Job, Workspace
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def workspace_of(emulator: Emulator) -> Workspace:
@@ -29,3 +33,29 @@ def code_in(folder: Path, files: Mapping[str, str] | None = None) -> Path:
 def job(**fields: Any) -> Job:
     """A job that the emulated workspace takes."""
     return Job(**{"command": "true", "environment": "azureml:torch:1", "compute": "gpu-cluster", **fields})
+
+
+def logged_in(emulator: Emulator, folder: Path) -> dict[str, str]:
+    """Variables by which the emulated workspace is that of whoever has them; `az login`, in `folder`, asks nobody."""
+    here = emulator.workspace
+    folder.mkdir()
+    (folder / "az").write_text('#!/bin/sh\n[ "$*" = login ]\n')
+    (folder / "az").chmod(0o755)
+    return {
+        "AZURE_TENANT_ID": here.tenant_id,
+        "AZURE_CLIENT_ID": "someone",
+        "AZURE_CLIENT_SECRET": "secret",
+        "AZUREML_ARM_SUBSCRIPTION": here.subscription_id,
+        "AZUREML_ARM_RESOURCEGROUP": here.resource_group,
+        "AZUREML_ARM_WORKSPACE_NAME": here.name,
+        "PATH": os.pathsep.join([str(folder), os.environ["PATH"]]),
+    }
+
+
+def repository_copy(folder: Path) -> Path:
+    """What the documents and notebooks speak of, without what git does not know."""
+    for name in ("samples", "environments"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "outputs"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    return folder

@@ -122,7 +122,7 @@ def test_a_notebook_shows_the_same_as_the_terminal() -> None:
 
     html = job.plan()._repr_html_()
 
-    assert "2 nodes x 2 processes = 4  PyTorch" in html
+    assert "2 nodes x 2 processes = 4 · PyTorch" in html
     assert "python train.py &lt;b&gt;" in html
     assert html.count("<tr>") == html.count("</tr>")
     assert "user_logs/std_log_process_3.txt" in html

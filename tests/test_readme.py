@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +21,8 @@ from threading import Timer
 from typing import Any, NamedTuple
 
 import pytest
-from emulator import Emulator
 from emulator.fixtures import SDK_WARNINGS
+from submitting import logged_in, repository_copy
 
 from azml_dist.anyfile import load_any
 
@@ -95,7 +94,8 @@ def test_every_block_does_what_it_shows(
 ) -> None:
     if section.document in ON_AZURE:
         request.getfixturevalue("azure_sdk")
-        log_in(request.getfixturevalue("emulator"), tmp_path / "bin", monkeypatch)
+        for name, value in logged_in(request.getfixturevalue("emulator"), tmp_path / "bin").items():
+            monkeypatch.setenv(name, value)
     folder = repository_copy(tmp_path / "azml-dist")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("AZML_DIST_ROOT", str(tmp_path / "runs"))
@@ -106,34 +106,6 @@ def test_every_block_does_what_it_shows(
         for block in section.blocks:
             reader.follow(block)
         reader.expect_nothing_more()
-
-
-def log_in(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulated workspace is that of the reader, whose `az login` asks nobody."""
-    here = emulator.workspace
-    variables = {
-        "AZURE_TENANT_ID": here.tenant_id,
-        "AZURE_CLIENT_ID": "someone",
-        "AZURE_CLIENT_SECRET": "secret",
-        "AZUREML_ARM_SUBSCRIPTION": here.subscription_id,
-        "AZUREML_ARM_RESOURCEGROUP": here.resource_group,
-        "AZUREML_ARM_WORKSPACE_NAME": here.name,
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    folder.mkdir()
-    (folder / "az").write_text('#!/bin/sh\n[ "$*" = login ]\n')
-    (folder / "az").chmod(0o755)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
-
-
-def repository_copy(folder: Path) -> Path:
-    """What the documents speak of, without what git does not know."""
-    for name in ("samples", "environments"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "outputs"))
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(REPOSITORY / name, folder / name)
-    return folder
 
 
 @contextlib.contextmanager

@@ -215,6 +215,20 @@ class AzureRun(Run):
             found = self._workspace.mlflow.call("GET", "runs/get", query={"run_id": self.name})
         return {point["key"]: float(point["value"]) for point in found["run"]["data"].get("metrics", [])}
 
+    def metric_histories(self) -> dict[str, list[float]]:
+        return {name: self._history_of(name) for name in self.metrics()}
+
+    def _history_of(self, metric: str) -> list[float]:
+        query = {"run_id": self.name, "metric_key": metric}
+        points: list[dict[str, Any]] = []
+        with translated(f"read the metrics of run {self.name}", self._workspace):
+            while True:
+                page = self._workspace.mlflow.call("GET", "metrics/get-history", query=query)
+                points += page.get("metrics", [])
+                if not (token := page.get("next_page_token")):
+                    return [float(point["value"]) for point in points]
+                query["page_token"] = token
+
     def describe(self) -> dict[str, Any]:
         return self._described(self._details())
 

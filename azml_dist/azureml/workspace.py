@@ -141,6 +141,7 @@ class Workspace:
                     self.resource_group,
                     self.name,
                     show_progress=False,
+                    enable_telemetry=False,  # azure-ai-ml would send it from notebooks, and ask nobody
                     retry_policy=retry_policy(),
                     **cloud,
                 )

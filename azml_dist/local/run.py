@@ -170,7 +170,6 @@ class LocalRun(Run):
         return {name: values[-1] for name, values in self.metric_histories().items()}
 
     def metric_histories(self) -> dict[str, list[float]]:
-        """All values of every metric that was logged with MLflow, in the order in which they were."""
         found = {}
         for folder in (self.folder / "mlruns").glob("*/*/metrics"):
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):

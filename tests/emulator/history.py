@@ -94,11 +94,25 @@ class HistoryRoutes:
         points = self._run(request.query.get("run_id", "")).metrics.get(request.query.get("metric_key", ""), [])
         return Reply(body={"metrics": points})
 
+    @route("metrics.update", "POST", Host.API, _MLFLOW + "/runs/update")
+    def mlflow_update(self, request: Request, version: str) -> Reply:
+        """A training script says that its run begins, or ends; the run's status is the service's own."""
+        job = self._run(request.json()["run_id"])
+        return Reply(body={"run_info": {"run_id": job.name, "run_uuid": job.name, "status": _mlflow_status(job)}})
+
     @route("metrics.log", "POST", Host.API, _MLFLOW + "/runs/log-metric")
     def mlflow_log(self, request: Request, version: str) -> Reply:
         """A metric, from a training script."""
         sent = request.json()
         self._run(sent["run_id"]).log_metric(sent["key"], float(sent["value"]), int(sent.get("step", 0)))
+        return Reply(body={})
+
+    @route("metrics.batch", "POST", Host.API, _MLFLOW + "/runs/log-batch")
+    def mlflow_log_batch(self, request: Request, version: str) -> Reply:
+        """Several metrics at a time, from a training script."""
+        sent = request.json()
+        for point in sent.get("metrics", []):
+            self._run(sent["run_id"]).log_metric(point["key"], float(point["value"]), int(point.get("step", 0)))
         return Reply(body={})
 
     def _run(self, run: str) -> Job:

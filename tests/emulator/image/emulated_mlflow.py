@@ -1,0 +1,15 @@
+"""What `azureml-mlflow` is in a real image: MLflow's store behind `azureml://`, here by MLflow's own REST store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def store(store_uri: str, **_: Any) -> Any:
+    """The store of a tracking URI, as the entry point `mlflow.tracking_store` beside this file promises."""
+    from mlflow.store.tracking.rest_store import RestStore
+    from mlflow.utils.rest_utils import MlflowHostCreds
+
+    host, token = store_uri.replace("azureml://", "https://", 1), os.environ["MLFLOW_TRACKING_TOKEN"]
+    return RestStore(lambda: MlflowHostCreds(host=host, token=token))
