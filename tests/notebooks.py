@@ -102,7 +102,7 @@ def in_one_form(value: Any, notebook: str, home: Path, names: dict[str, str]) ->
     for ours, example in EXAMPLES.items():
         value = value.replace(ours, example)
     value = re.sub(r"\x1b\[[\d;]*m", "", value)
-    value = re.sub(r"/\S*/emulated-job-\w+/cap/", "/mnt/azureml/cr/j/…/cap/data-capability/wd/", value)
+    value = re.sub(r"/\S*/emulated-job-\w+/cap/", "/mnt/azureml/cr/j/JOB/cap/data-capability/wd/", value)
     # How long it took where nobody has a GPU, and beside what else, says nothing to a reader.
     value = re.sub(r" took \d+ (s|min)(?= · )| · \d+\.\d s(?=</p>)", "", value)
 
