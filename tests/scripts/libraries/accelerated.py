@@ -19,7 +19,11 @@ def main(accelerator: Accelerator) -> None:
     weight, bias = (float(p.detach()) for p in model.parameters())
     place = f"rank {accelerator.process_index} of {accelerator.num_processes}, local {accelerator.local_process_index}"
     ranks = accelerator.gather(torch.tensor([accelerator.process_index])).tolist()
-    print(f"accelerate: {place} on node {os.environ['NODE_RANK']}, with {ranks}, y = {weight:.1f} x + {bias:.1f}")
+    print(
+        f"accelerate: {place} on node {os.environ['NODE_RANK']}, with {ranks}, y = {weight:.1f} x + {bias:.1f}\n",
+        end="",
+        flush=True,
+    )
 
 
 accelerator = Accelerator()
