@@ -36,7 +36,7 @@ class Workplace:
 
     def write_script(self, text: str) -> None:
         code = self.folder / "code"
-        code.mkdir()
+        code.mkdir(exist_ok=True)
         (code / "script.py").write_text(text)
 
     @property
