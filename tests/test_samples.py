@@ -25,7 +25,7 @@ each_job = pytest.mark.parametrize("file", job_files())
 
 
 @each_sample
-@pytest.mark.parametrize("file", ["train.py", "job.yml", "submit.py", "README.md"])
+@pytest.mark.parametrize("file", ["train.py", "job.yml", "submit.py", "README.md", ".amlignore"])
 def test_a_sample_has_its_files(sample: str, file: str) -> None:
     assert (SAMPLES / sample / file).is_file()
 
