@@ -306,7 +306,10 @@ def test_mpi_processes_know_their_world_from_open_mpis_variables(emulator: Emula
 def test_a_job_is_done_with_its_workers_though_parameter_servers_never_end(emulator: Emulator, jobs: Any) -> None:
     from azure.ai.ml import TensorFlowDistribution
 
-    script = """case $TF_CONFIG in *'"type":"ps"'*) echo serving; sleep 600;; esac; echo done"""
+    served = "while [ $AZUREML_CR_NODE_RANK = 0 ] && [ ! -e served ]; do sleep 0.05; done"
+    script = (
+        f"""case $TF_CONFIG in *'"type":"ps"'*) echo serving; touch served; sleep 600;; esac; {served}; echo done"""
+    )
     tasks = job(nodes=2, command=script)
     tasks.distribution = TensorFlowDistribution(worker_count=2, parameter_server_count=1)
     jobs.create_or_update(tasks)

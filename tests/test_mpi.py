@@ -201,6 +201,7 @@ import deepspeed.comm as dist
 mine = torch.tensor([dist.get_rank() + 1.0])
 dist.all_reduce(mine)
 print("found", dist.get_rank(), dist.get_world_size(), os.environ["LOCAL_RANK"], mine.item())
+dist.destroy_process_group()
 """
 
 

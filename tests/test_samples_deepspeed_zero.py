@@ -16,7 +16,7 @@ pytestmark = needs("torch", "deepspeed")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, torch_extensions: str) -> LocalRun:
-    return submit_here("deepspeed_zero", tmp_path_factory.mktemp("zero"))
+    return submit_here("deepspeed_zero", tmp_path_factory.mktemp("zero"), timeout=600)
 
 
 def test_each_process_keeps_a_quarter_of_the_optimizer_state(run: LocalRun) -> None:
@@ -33,7 +33,7 @@ def test_it_learns(run: LocalRun) -> None:
 def test_it_goes_on_from_a_checkpoint(run: LocalRun, tmp_path: Path) -> None:
     job = going_on_from(job_of("deepspeed_zero", epochs=9), run.outputs["model"])
 
-    later = Local(root=tmp_path).submit(job).wait(timeout=240)
+    later = Local(root=tmp_path).submit(job).wait(timeout=600)
 
     assert "goes on after epoch 8" in log_of(later, 0)
     assert reported(later, "loss")[0] < reported(run, "loss")[0] / 10
@@ -43,6 +43,6 @@ def test_it_goes_on_from_a_checkpoint(run: LocalRun, tmp_path: Path) -> None:
 def test_it_learns_the_same_under_mpirun(run: LocalRun, tmp_path: Path) -> None:
     job = job_of("deepspeed_zero", "job-mpi.yml", epochs=1)
 
-    there = Local(root=tmp_path).submit(job).wait(timeout=240)
+    there = Local(root=tmp_path).submit(job).wait(timeout=600)
 
     assert reported(there, "loss") == pytest.approx(reported(run, "loss")[:1], rel=1e-3)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from azml_dist.errors import NotFound, RunFailed
+from azml_dist.errors import DistError, NotFound, RunFailed
 from azml_dist.local.merged import Reader
 from azml_dist.local.state import FAILED, RunFolder, RunState
 from azml_dist.local.supervision import Supervision
@@ -239,7 +239,8 @@ def _wait_for_children() -> None:
             except KeyboardInterrupt:
                 run.cancel()
                 run.wait()
-        except RunFailed as failure:  # noqa: PERF203 (a run that failed keeps no other from being waited for)
+        except DistError as failure:  # noqa: PERF203 (a run that failed keeps no other from being waited for)
+            # RunFailed, or NotFound of a run whose folder somebody has removed.
             print(f"error: {failure.problems[0].message}", file=sys.stderr)
 
 

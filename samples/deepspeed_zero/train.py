@@ -10,6 +10,7 @@ keeps a part of each: stage 1 splits the moments, stage 2 the gradients too, sta
 """
 
 import argparse
+import gc
 import os
 import time
 from importlib.util import find_spec
@@ -44,6 +45,7 @@ def main() -> None:
 
     join_the_world()
     train(args)
+    gc.collect()  # a model that outlives its process group can hang or abort the exit of the process (gloo)
     dist.destroy_process_group()
 
 
