@@ -30,7 +30,6 @@ def mpi(place: Path, runs: int) -> Iterator[Row]:
     from bench.rows import ratio
 
     work = Workplace(place)
-    job = work.write_job("python script.py", 2, 2, distribution="{type: mpi, process_count_per_instance: 2}")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     mpirun = shutil.which("mpirun", path=path)
     if mpirun is None:
@@ -39,6 +38,7 @@ def mpi(place: Path, runs: int) -> Iterator[Row]:
     bare = [mpirun, "-np", "4", "--oversubscribe", sys.executable, str(work.script)]
     for how, script in PRINTS_ITS_RANK.items():
         work.write_script(script)
+        job = work.write_job("python script.py", 2, 2, distribution="{type: mpi, process_count_per_instance: 2}")
         both = {"ours": our_run(job), "peer": bare}
         found = medians({name: _complete(work, argv, r"rank (\d)", 4) for name, argv in both.items()}, runs)
         yield ratio(f"print the rank {how}, MPI 2x2", "`mpirun -np 4`", found, 1.3)

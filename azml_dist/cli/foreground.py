@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def supervisor_ahead(job: str, launcher: str | None, python: str | None) -> Iterator[Supervision | None]:
-    """torch takes a second to import: for a job that looks as if it needs torchrun, begin before it is read."""
+    """Begin before the job is read: its supervisor; and torch, where it looks as if it needs torchrun, as that takes a
+    second to import."""
     from azml_dist.local.supervision import Supervision
 
-    if launcher == "direct" or sys.platform == "win32" or not _mentions_pytorch(job):
+    if sys.platform == "win32":
         yield None
         return
-    supervision = Supervision(shutil.which(python) if python else sys.executable)
+    needs_torchrun = launcher != "direct" and _mentions_pytorch(job)
+    supervision = Supervision((shutil.which(python) if python else sys.executable) if needs_torchrun else None)
     try:
         yield supervision
     except BaseException:
