@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import pairwise
+from textwrap import dedent
 from typing import Any, NoReturn, TypeVar, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AliasChoices, BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from azml_dist.errors import JobError, Problem
@@ -19,7 +23,7 @@ V = TypeVar("V")
 class Model(BaseModel):
     """A part of a job: does not change, refuses what it does not know, and says what is wrong as a `JobError`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
 
     def __init__(self, /, **data: Any) -> None:
         try:
@@ -38,6 +42,19 @@ class Model(BaseModel):
             return super().model_validate(obj, **options)
         except ValidationError as error:
             raise as_job_error(error, cls) from None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """A JSON Schema in which each field is described by its docstring."""
+        # Here, and not by pydantic's `use_attribute_docstrings`: that one looks for the sources of each class whenever
+        # it is imported, which takes 0.15 s next to azure-ai-ml.
+        schema = handler(core_schema)
+        described = handler.resolve_ref_schema(schema).get("properties", {})
+        docstrings = _docstrings(cls)
+        for name, field in described.items():
+            if text := docstrings.get(canonical(cls, name)):
+                field.setdefault("description", text)
+        return schema
 
     def __setattr__(self, name: str, value: object) -> None:
         kind = type(self).__name__
@@ -106,6 +123,27 @@ def nearest_or_all(name: object, known: Iterable[str]) -> str | None:
 def as_job_error(error: ValidationError, model: type[BaseModel]) -> JobError:
     """One `JobError` for all that pydantic found."""
     return JobError.of(_problems(error, model))
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """What stands below each field, those of its bases too."""
+    found = {}
+    for kind in reversed(model.mro()):
+        if issubclass(kind, Model):
+            for field, below in pairwise(_body(kind)):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        found[name] = inspect.cleandoc(text)
+    return found
+
+
+def _body(kind: type) -> list[ast.stmt]:
+    """The statements of a class; none where it was typed into an interpreter."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return []
+    return cast(ast.ClassDef, ast.parse(dedent(source)).body[0]).body
 
 
 def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:

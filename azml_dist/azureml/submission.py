@@ -18,7 +18,6 @@ from azml_dist.azureml.existing import differences
 from azml_dist.azureml.git import asked_once
 from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
-from azml_dist.azureml.sweep import to_azure
 from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import JobError, SubmitError
 from azml_dist.inputs import refuse_open_inputs
@@ -62,6 +61,8 @@ class _Order(NamedTuple):
     def as_azure(self, job: Job, *, environment: str, code: str) -> Any:
         """What azure-ai-ml's client takes; `job` is the plan's, its data uploaded."""
         if self.sweep:
+            from azml_dist.azureml.sweep import to_azure
+
             return to_azure(self.sweep.with_(job=job), environment=environment, code=code)
         return to_command(job, environment=environment, code=code)
 
