@@ -241,7 +241,7 @@ def _build(path: str, dockerfile: str) -> Iterator[Problem]:
 def _kind_of(path: str) -> str | None:
     """`file` or `folder`; None where nothing is, or nothing that this user may see."""
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return None
     return "folder" if stat.S_ISDIR(mode) else "file"

@@ -70,13 +70,13 @@ NO_CODE = Snapshot(None, (), ())
 def take_snapshot(folder: str | Path) -> Snapshot:
     """The snapshot that azure-ai-ml would upload of `folder`; reads names and sizes, no contents."""
     root = os.path.realpath(folder)
-    ignore_name, rules = _read_rules(Path(root))
+    ignore_name, rules = _read_rules(root)
     files: list[CodeFile] = []
     excluded: list[Excluded] = []
     broken: list[str] = []
     outside: list[str] = []
     for path, source in _walk(root):
-        if rule := _excluding_rule(os.path.relpath(source, root), rules):
+        if rules and (rule := _excluding_rule(os.path.relpath(source, root), rules)):
             excluded.append(Excluded(path, f"{ignore_name}:{rule.line}: {rule.text}"))
             continue
         content = os.path.realpath(source) if os.path.islink(source) else source
@@ -95,8 +95,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
     """Each file's path inside the folder, and the path that the rules are matched against."""
     count = 0
     for folder, folders, names in os.walk(root, followlinks=True):
-        inside = os.path.relpath(folder, root)
-        real = os.path.realpath(folder)
+        inside = os.path.relpath(folder, root) if folder != root else "."
+        real = os.path.realpath(folder) if folder != root else root
         _refuse_circles(folder, real, folders)
         for name in names:
             count += 1
@@ -121,15 +121,15 @@ def _refuse_circles(folder: str, real: str, folders: Sequence[str]) -> None:
             )
 
 
-def _read_rules(root: Path) -> tuple[str, list[Rule]]:
+def _read_rules(root: str) -> tuple[str, list[Rule]]:
     for name in IGNORE_FILES:
         # An empty .amlignore counts: it turns the .gitignore beside it off.
-        if (file := root / name).exists():
+        if os.path.exists(file := os.path.join(root, name)):
             try:
-                lines = file.read_text(encoding="utf-8-sig").splitlines()
+                lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
                 found = [_parse_rule(number, line) for number, line in enumerate(lines, 1)]
             except (UnicodeDecodeError, ValueError) as error:
-                raise JobError(f"{name} cannot be read: {error}", where=str(file)) from error
+                raise JobError(f"{name} cannot be read: {error}", where=file) from error
             return name, [rule for rule in found if rule]
     return "", []
 

@@ -106,8 +106,8 @@ class Fields:
         if value is None:
             self.nothing((key,))
             return
-        for (group, own), name in YAML_NAME_OF.items():
-            if key == group and isinstance(value, dict) and own in value:
+        for (group, own), name in YAML_NAME_OF.items() if isinstance(value, dict) else ():
+            if key == group and own in value:
                 self.problem(f"unknown field `{own}`", f"in YAML it is `{group}.{name}`", (group, own))
         if key in GROUPS:
             self.group(key, value, values)

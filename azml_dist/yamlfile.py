@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import yaml
 from yaml.constructor import ConstructorError
 from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import ScalarNode
+from yaml.resolver import Resolver
 
 from azml_dist.errors import JobError, Problem
 from azml_dist.model import shown
@@ -79,14 +81,29 @@ class Part(Document):
         return document.where((*at, *path[1:]))
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader, which tries its patterns once on a word instead of each time it stands somewhere."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is ScalarNode and implicit[0] and len(value) < 100:
+            return _tag_of(value)
+        return super().resolve(kind, value, implicit)
+
+
+@lru_cache(maxsize=4096)
+def _tag_of(word: str) -> str:
+    """What YAML takes a word without quotes for: a text, a number, a date, …"""
+    resolver: Any = Resolver()
+    return str(resolver.resolve(ScalarNode, word, (True, False)))
+
+
 def read_yaml(path: str, what: str = "job") -> Document:
     """The mapping in a YAML file; a `JobError` for anything else."""
     text = _text_of(path, what)
-    safe_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = safe_loader(text)
+    loader = _Loader(text)
     try:
         if _may_be_deep(text):
-            _check_depth(path, yaml.parse(text, safe_loader))
+            _check_depth(path, yaml.parse(text, _Loader))
         node = loader.get_single_node()
         return _document(path, node, loader, what)
     except yaml.MarkedYAMLError as error:
@@ -108,7 +125,7 @@ def parse_value(text: str) -> Any:
 def _text_of(path: str, what: str) -> str:
     file = Path(path)
     try:
-        with file.open("rb") as stream:
+        with open(path, "rb") as stream:
             raw = stream.read(_PAGE)
             if len(raw) == _PAGE:
                 raw += stream.read(MAX_BYTES + 1 - _PAGE)
