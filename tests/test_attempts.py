@@ -106,11 +106,11 @@ def test_a_failure_that_azure_ml_would_not_repeat_is_noted() -> None:
 def test_nodes_that_are_taken_away_end_an_attempt_without_a_word_and_another_begins(launcher: str) -> None:
     command = f"trap 'echo warned' TERM; echo up; {ONCE % 'while true; do sleep 0.05; done'}"
 
-    run = run_here(pytorch(command, 2, outputs=SEEN), launcher=launcher, preempt_after=0.5)
+    run = run_here(pytorch(command, 2, outputs=SEEN), launcher=launcher, preempt_after=1)
 
     state = run.state()
     assert (state.status, state.findings) == ("Completed", [])
-    assert [(a.status, a.error) for a in state.earlier] == [("Preempted", "its nodes were taken away after 0.5 s")]
+    assert [(a.status, a.error) for a in state.earlier] == [("Preempted", "its nodes were taken away after 1 s")]
     assert [(p.signal, p.stopped) for p in state.earlier[0].processes] == [(signal.SIGKILL, True)] * 2
     assert list(run.logs(rank=0)) == ["up", "-- attempt 2 --", "up"]
 
@@ -140,7 +140,7 @@ def test_nodes_of_every_distribution_can_be_taken_away(distribution: Mpi | Tenso
 def test_an_attempt_after_a_preemption_does_not_count_as_one_after_a_failure() -> None:
     twice = ONCE % "sleep 60" + "; [ -e ${{outputs.seen}}/x ] || { touch ${{outputs.seen}}/x; exit 1; }"
 
-    run = run_here(pytorch(twice, outputs=SEEN), launcher="direct", preempt_after=0.3, retries=1)
+    run = run_here(pytorch(twice, outputs=SEEN), launcher="direct", preempt_after=1, retries=1)
 
     assert [a.status for a in run.state().earlier] == ["Preempted", "Failed"]
     assert run.status == "Completed"
@@ -196,11 +196,11 @@ def test_nothing_is_left_when_a_process_of_a_further_attempt_is_killed(victim: s
 def test_the_command_line_takes_nodes_away_and_tells_of_it(tmp_path: Path) -> None:
     job = write_job(tmp_path, ONCE % "echo up; sleep 60", name="spot", outputs={"seen": {"type": "uri_folder"}})
 
-    ran = call("run", job, "--launcher", "direct", "--preempt-after", "0.3")
+    ran = call("run", job, "--launcher", "direct", "--preempt-after", "1")
 
     assert (ran.returncode, ran.stdout) == (0, "[node0 rank0] up\n")
-    assert "attempt 1: Preempted, its nodes were taken away after 0.3 s" in ran.stderr.splitlines()
-    assert "attempt 1  Preempted: its nodes were taken away after 0.3 s" in call("status", "spot").stdout
+    assert "attempt 1: Preempted, its nodes were taken away after 1 s" in ran.stderr.splitlines()
+    assert "attempt 1  Preempted: its nodes were taken away after 1 s" in call("status", "spot").stdout
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,8 @@ def test_further_attempts_are_shown_as_such(emulator: Emulator, run: AzureRun) -
 
 
 def test_a_run_whose_nodes_were_taken_away_is_followed_over_both_attempts(emulator: Emulator, azure: AzureML) -> None:
-    command = "echo began; [ -e ${{outputs.kept}}/$RANK ] && exit; touch ${{outputs.kept}}/$RANK; sleep 600"
+    kept = "${{outputs.kept}}/$RANK"
+    command = f"[ -e {kept} ] && {{ echo began; exit; }}; touch {kept}; echo began; sleep 600"
     run = azure.submit(job(command=command, outputs={"kept": Output()}, distribution=PyTorch(process_count_per_node=2)))
     there = emulator.start(run.name)
     await_(lambda: {log(0), log(1)} <= set(there.job.log_names()))

@@ -468,7 +468,7 @@ def test_a_policy_ends_a_trial_that_falls_behind(tmp_path: Path) -> None:
 
 def test_a_trial_ends_at_its_timeout_and_the_sweep_goes_on(tmp_path: Path) -> None:
     command = "python log.py loss 1; [ ${{search_space.lr}} != 0.1 ] || sleep 1000"
-    limits = {"max_total_trials": 2, "trial_timeout": 1}
+    limits = {"max_total_trials": 2, "trial_timeout": 3}
 
     state = run_here(sweep_of(tmp_path, command, limits=limits), tmp_path).state()
 

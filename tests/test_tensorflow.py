@@ -13,10 +13,13 @@ import pytest
 from needs import needs
 from running import await_, call, children, cli, find, living, log_of, run_here
 
-from azml_dist import Job, JobError, LaunchError, Local, RunFailed, TensorFlow
+from azml_dist import Job, JobError, LaunchError, Local, Output, RunFailed, TensorFlow
 
 SCRIPTS = Path(__file__).parent / "scripts" / "tensorflow"
 AS_PS = """[[ $TF_CONFIG == *'"type":"ps"'* ]]"""
+UP = "${{outputs.up}}"
+SERVES = f"{AS_PS} && {{ touch {UP}/ps; sleep 300; }}; until [ -e {UP}/ps ]; do sleep 0.02; done"
+"""The parameter server serves, and workers go on once it does: it is stopped when they have ended."""
 
 
 def tensorflow(command: str, nodes: int = 2, servers: int = 0, **fields: object) -> Job:
@@ -49,7 +52,7 @@ def test_parameter_server_strategy_trains_with_worker_0_as_its_chief() -> None:
 
 
 def test_tasks_have_free_ports_of_their_own_in_azures_shape() -> None:
-    run = run_here(tensorflow("echo $TF_CONFIG; " + AS_PS + " && sleep 300; sleep 0.5", 2, servers=1))
+    run = run_here(tensorflow(f"echo $TF_CONFIG; {SERVES}", 2, servers=1, outputs={"up": Output()}))
 
     texts = [log_of(run, rank).strip() for rank in range(3)]
     configs = [json.loads(text) for text in texts]
@@ -101,7 +104,9 @@ def test_a_worker_that_fails_ends_all_tasks_and_is_named() -> None:
 
 
 def test_the_label_of_a_parameter_server_says_so() -> None:
-    run = run_here(tensorflow(AS_PS + " && echo serves && sleep 300; sleep 0.5; echo works", 2, servers=1))
+    says = f"{AS_PS} && echo serves; {SERVES}; echo works"
+
+    run = run_here(tensorflow(says, 2, servers=1, outputs={"up": Output()}))
 
     assert sorted(run.logs()) == ["[node0 rank0] works", "[node0 rank2 ps] serves", "[node1 rank1] works"]
 

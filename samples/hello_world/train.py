@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in sorted(os.environ.items()) if is_telling(name)}
     file = args.output / f"{seen['name'].replace(' ', '-')}.json"
-    file.write_text(json.dumps({**seen, "environment": environment}, indent=1))
+    file.with_suffix(".part").write_text(json.dumps({**seen, "environment": environment}, indent=1))
+    file.with_suffix(".part").replace(file)  # never half a file
+    if "TF_CONFIG" in os.environ:
+        wait_for_parameter_servers(args.output)
 
 
 def what_is_seen(env: Mapping[str, str]) -> dict[str, Any]:
@@ -75,6 +79,18 @@ def what_is_seen(env: Mapping[str, str]) -> dict[str, Any]:
         found_by = f"RAY_ADDRESS: {env['RAY_ADDRESS']}"
     kind = "Ray" if "RAY_ADDRESS" in env else "no distribution"
     return {"distribution": kind, "name": name, "of": "1", "node": "0", "found_by": found_by}
+
+
+def wait_for_parameter_servers(folder: Path, seconds: float = 60) -> None:
+    """The run ends with its last worker, and stops parameter servers then: even one that has not yet said a word."""
+    servers = json.loads(os.environ["TF_CONFIG"])["cluster"].get("ps", [])
+    missing = {f"ps-{index}.json" for index in range(len(servers))}
+    deadline = time.monotonic() + seconds
+    while missing := missing - set(os.listdir(folder)):
+        if time.monotonic() > deadline:
+            print(f"  has waited {seconds:g} s for {', '.join(sorted(missing))} in {folder}: is it one folder for all?")
+            return
+        time.sleep(0.1)
 
 
 def gpus() -> str:

@@ -20,9 +20,10 @@ def main() -> None:
         coordinate(cluster, len(workers))
         return
     index = task["index"] - (task["type"] == "worker")
+    if task["type"] == "ps":
+        print(f"parameter server {index} serves", flush=True)  # before the chief can begin, and end
     server = tf.distribute.Server(cluster, job_name=task["type"], task_index=index, protocol="grpc")
     if task["type"] == "ps":
-        print(f"parameter server {index} serves", flush=True)
         server.join()
     wait_for_the_end_of(chief)
     print(f"worker {task['index']} is done")
