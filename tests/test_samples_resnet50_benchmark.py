@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from needs import needs
-from sampling import script, submit_here
+from running import await_
+from sampling import going_on_from, job_of, log_of, script, submit_here, train_alone, values
 
+from azml_dist import Local, PyTorch
 from azml_dist.local.run import LocalRun
 
 pytestmark = needs("torch")
@@ -40,6 +44,49 @@ def test_it_is_a_resnet_50_and_learns_its_few_images_by_heart(tmp_path: Path) ->
     assert "25,557,032 parameters" in ended.stdout
     [first], [last] = (re.findall(rf"{name} ([\d.]+)", ended.stdout) for name in ("first_loss", "last_loss"))
     assert float(last) < float(first) / 2
+
+
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    job = job_of("resnet50_benchmark", steps=12, checkpoint_every=1)
+    job = job.with_(node_count=2, distribution=PyTorch(process_count_per_node=1))
+    run = Local(root=tmp_path, launcher="direct", retries=1).submit(job)
+    await_((run.outputs["result"] / "checkpoint.pt").exists, 120)
+    for process in run.state().processes:
+        assert process.pid
+        os.kill(process.pid, signal.SIGKILL)
+
+    run.wait(timeout=180)
+
+    [done] = values(log_of(run, 0), "goes on after step")
+    assert 2 <= done < 13  # the first one is to warm up
+    assert "last_loss" in log_of(run, 0)
+
+
+def test_what_is_learnt_in_two_runs_is_what_one_learns(tmp_path: Path) -> None:
+    """Each warms up with a step: 1 + 2 and 1 + 2 of them are as many as 1 + 5."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    one = train_alone("resnet50_benchmark", tmp_path / "one", "--steps", "5")
+    train_alone("resnet50_benchmark", tmp_path / "two", "--steps", "2")
+
+    two = train_alone("resnet50_benchmark", tmp_path / "two", "--steps", "2")
+
+    assert "goes on after step 3" in two
+    assert values(two, "last_loss") == pytest.approx(values(one, "last_loss"), rel=0.01)
+
+
+def test_a_run_goes_on_from_the_checkpoint_of_another_world(run: LocalRun, tmp_path: Path) -> None:
+    job = going_on_from(job_of("resnet50_benchmark", steps=1), run.outputs["result"])
+    job = job.with_(node_count=1, distribution=PyTorch(process_count_per_node=1))
+
+    later = Local(root=tmp_path, launcher="direct").submit(job).wait(timeout=120)
+
+    assert "goes on after step 5" in log_of(later, 0)
+
+
+def test_rank_0_alone_writes(run: LocalRun) -> None:
+    assert sorted(file.name for file in run.outputs["result"].iterdir()) == ["checkpoint.pt", "result.json"]
+    assert "images_per_second" not in log_of(run, 1)
 
 
 @needs("matplotlib")

@@ -10,7 +10,6 @@ your storage adds, you see when you put your own data in their place. On a CPU, 
 """
 
 import argparse
-import contextlib
 import gc
 import json
 import os
@@ -30,11 +29,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=0, help="images of a process; 0: 64 on a GPU, 4 on a CPU")
     parser.add_argument("--image-size", type=int, default=0, help="pixels of a side; 0: 224 on a GPU, 32 on a CPU")
     parser.add_argument("--steps", type=int, default=0, help="that are measured; 0: 50 on a GPU, 4 on a CPU")
-    parser.add_argument(
-        "--precision", choices=["bfloat16", "float32"], default="bfloat16", help="of a GPU's mathematics"
-    )
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16", help="on a GPU")
     parser.add_argument("--learning-rate", type=float, default=0.02)
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for result.json")
+    parser.add_argument("--checkpoint-every", type=int, default=0, help="measured steps; 0: only after the last one")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for result.json and checkpoint.pt")
+    parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
     args = parser.parse_args()
 
     device = join_the_world()
@@ -73,28 +72,33 @@ def measure(args: argparse.Namespace, device: torch.device) -> None:
     count = sum(parameter.numel() for parameter in network.parameters())
     work = f"{batch_size} images of {image_size} x {image_size}, {count:,} parameters"
     print(f"rank {rank} of {world_size} on {name(device)}: {work}", flush=True)
+    optimizer = torch.optim.SGD(network.parameters(), args.learning_rate, momentum=0.9)
+    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    before = load(args.output, network, optimizer, device) or load(args.resume_from, network, optimizer, device)
     model = DistributedDataParallel(network, device_ids=[device.index] if gpu else None)
-    optimizer = torch.optim.SGD(model.parameters(), args.learning_rate, momentum=0.9)
     torch.manual_seed(1 + rank)  # other images in each process
     images = torch.randn(batch_size, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(1000, (batch_size,), device=device)
-    faster = (
-        torch.autocast("cuda", torch.bfloat16) if gpu and args.precision == "bfloat16" else contextlib.nullcontext()
-    )
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=gpu and args.precision == "bfloat16")
 
-    losses, start = [], 0.0
-    for step in range(warm_up + steps):
-        if step == warm_up:
+    losses, seconds, start = [], 0.0, 0.0
+    for step in range(1 - warm_up, steps + 1):
+        if step == 1:
             start = now(device)
-        with faster:
+        with autocast:
             loss = cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
-    seconds = torch.tensor(now(device) - start, dtype=torch.float64, device=device)
-    dist.all_reduce(seconds, dist.ReduceOp.MAX)  # the world is as fast as its slowest process
-    images_per_second = world_size * batch_size * steps / float(seconds)
+        if step == steps or (step > 0 and args.checkpoint_every and step % args.checkpoint_every == 0):
+            seconds += now(device) - start
+            if rank == 0:  # of the world, not of the node: one checkpoint, written once
+                save(args.output, network, optimizer, before + warm_up + step)
+            start = now(device)  # the clock stood still while the others waited for that
+    slowest = torch.tensor(seconds, dtype=torch.float64, device=device)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)  # the world is as fast as its slowest process
+    images_per_second = world_size * batch_size * steps / float(slowest)
     found = torch.stack([losses[0], losses[-1]])
     dist.all_reduce(found)
     if rank == 0:
@@ -153,6 +157,25 @@ def resnet50(classes: int = 1000) -> nn.Module:
             layers.append(Bottleneck(inside, width, stride if i == 0 else 1))
             inside = 4 * width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
+
+
+def save(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, steps_done: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "steps_done": steps_done}
+    torch.save(state, folder / "checkpoint.part")
+    os.replace(folder / "checkpoint.part", folder / "checkpoint.pt")  # never half a checkpoint
+
+
+def load(folder: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    """Go on from the checkpoint in a folder, if there is one; how many steps are behind it."""
+    if not folder or not (folder / "checkpoint.pt").exists():
+        return 0
+    state = torch.load(folder / "checkpoint.pt", map_location=device)
+    network.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if dist.get_rank() == 0:
+        print(f"goes on after step {state['steps_done']} of {folder}", flush=True)
+    return int(state["steps_done"])
 
 
 def report(folder: Path, metrics: dict[str, float], **setting: object) -> None:
