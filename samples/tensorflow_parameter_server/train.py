@@ -56,26 +56,23 @@ def main() -> None:
 def serve(cluster: tf.train.ClusterSpec, kind: str, index: int, chief: str) -> None:
     """Do what the chief asks for, until it has ended."""
     print(f"{'parameter server' if kind == 'ps' else kind} {index} serves", flush=True)
+    while not listens(chief):  # it begins when all serve: who looks for it later might find it gone
+        time.sleep(0.5)
     server = tf.distribute.Server(
         cluster, job_name=kind, task_index=index if kind == "ps" else index - 1, protocol="grpc"
     )
     if kind == "ps":
         server.join()  # it never returns: Azure ML ends it with the job
-    wait_for_the_end_of(chief)
-
-
-def wait_for_the_end_of(address: str) -> None:
-    """A worker's server does not end by itself either; but the chief listens for as long as it lives."""
-    host, _, port = address.rpartition(":")
-    was_there = False
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
-            was_there = True
-            time.sleep(0.5)
-            continue
-        if was_there:
-            return
+    while listens(chief):  # a worker's server does not end by itself either
         time.sleep(0.5)
+
+
+def listens(address: str) -> bool:
+    """Whether a task is there: it listens from its start to its end."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False
 
 
 def train(strategy: tf.distribute.Strategy, args: argparse.Namespace) -> None:

@@ -22,10 +22,13 @@ def main() -> None:
     index = task["index"] - (task["type"] == "worker")
     if task["type"] == "ps":
         print(f"parameter server {index} serves", flush=True)  # before the chief can begin, and end
+    while not listens(chief):  # it begins when all serve: who looks for it later might find it gone
+        time.sleep(0.1)
     server = tf.distribute.Server(cluster, job_name=task["type"], task_index=index, protocol="grpc")
     if task["type"] == "ps":
         server.join()
-    wait_for_the_end_of(chief)
+    while listens(chief):
+        time.sleep(0.1)
     print(f"worker {task['index']} is done")
 
 
@@ -53,18 +56,12 @@ def coordinate(cluster: tf.train.ClusterSpec, workers: int) -> None:
     print(f"{workers} workers; {slope.device} holds y = {slope.numpy():.2f} x + {offset.numpy():.2f}")
 
 
-def wait_for_the_end_of(address: str) -> None:
-    """The chief listens from its start to its end."""
+def listens(address: str) -> bool:
+    """Whether the chief is there: it listens from its start to its end."""
     host, _, port = address.rpartition(":")
-    up = False
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
-            up = True
-            time.sleep(0.1)
-            continue
-        if up:
-            return
-        time.sleep(0.1)
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False
 
 
 if __name__ == "__main__":
