@@ -9,11 +9,13 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import await_, call, children, cli, find, here, launchers, living, pytorch, run_here, together, write_job
 
 from azml_dist import Local, RunFailed
+from azml_dist.local.supervision import Supervision
 
 SLEEPERS = "(setsid sleep 300 &) ; sleep 300 & echo up; wait"
 """Each rank leaves a child in a session of its own, as only a supervisor that adopts orphans can find."""
@@ -217,3 +219,18 @@ def test_a_run_whose_processes_are_all_gone_has_failed(tmp_path: Path) -> None:
 
     assert finished.status == "Failed"
     assert "were killed" in (finished.state().error or "")
+
+
+def test_an_error_of_our_own_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    class Faulty(Supervision):
+        def hand_over(self, spec: dict[str, Any], fds: list[int]) -> None:
+            super().hand_over(spec | {"grace": "a while"}, fds)
+
+    job = pytorch(f"echo $$ > {tmp_path}/$RANK; " + together("[ $RANK = 0 ] || exit 3; exec sleep 300"), processes=2)
+    run = here("direct").submit(job, supervision=Faulty())
+    with pytest.raises(RunFailed, match="an error in azml_dist ended the run: TypeError") as failed:
+        run.wait(timeout=30)
+
+    assert failed.value.hint == "please report it; supervisor.txt in system_logs tells more"
+    assert "Traceback" in (run.folder / "system_logs" / "supervisor.txt").read_text()
+    assert not [file for file in tmp_path.iterdir() if Path("/proc", file.read_text().strip()).exists()]

@@ -91,6 +91,13 @@ class Supervisor:
                 self._loop()
         except OSError as error:
             self._system_failed(error)
+        except Exception as error:
+            kind = type(error).__name__
+            self._fail(
+                f"an error in azml_dist ended the run: {kind}: {error}",
+                "please report it; supervisor.txt in system_logs tells more",
+            )
+            raise
         finally:
             self._end()
 
