@@ -1,8 +1,8 @@
 """Builds Horovod for the tests that train with it, once: `python tests/horovod_build.py`, or `make horovod`.
 
-Horovod 0.28.1, its last release, does not build against today's torch as it is: it asks for C++14, torch's headers need
-C++17. With that changed in its two CMakeLists it does, in two to three minutes on two cores. What was built is kept in
-the user's cache, by the versions of everything that it was built with.
+By the script with which the environment `mpi-horovod` installs it: Horovod 0.28.1, its last release, does not build
+against today's torch as it is. It takes two to three minutes on two cores. What was built is kept in the user's cache,
+by the versions of everything that it was built with.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -21,20 +20,13 @@ from azml_dist.local.mpirun import OpenMpi, find_mpirun
 
 VERSION = "0.28.1"
 ROOT = Path(__file__).resolve().parent.parent
-CXX14 = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
+SCRIPT = ROOT / "environments" / "mpi-horovod" / "install_horovod.sh"
 TOOLS = ["setuptools==79.0.1", "wheel==0.45.1"]  # its setup.py needs a setuptools before 80
 CMAKE = "cmake==3.31.6"
 TENSORFLOW = ["tensorflow-cpu==2.16.2", "numpy==1.26.4", "scikit-learn==1.9.1", "mlflow-skinny==3.17.2"]
 """Of Azure ML's environment with Horovod, which does not build against the TensorFlow of the other tests: 2.21 comes
 without a header of its own (highwayhash)."""
 NEEDED = ["openmpi==5.0.11", "cffi", "cloudpickle", "psutil", "pyyaml", "packaging"]
-OPTIONS = {
-    "HOROVOD_WITH_MPI": "1",
-    "HOROVOD_WITHOUT_GLOO": "1",
-    "HOROVOD_WITHOUT_MXNET": "1",
-    # Some of what it brings along declares a CMake older than 3.5, which CMake 4 refuses.
-    "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
-}
 
 
 class CannotBuildError(Exception):
@@ -93,21 +85,15 @@ def _build(temp: Path, python: str, mpirun: str, framework: str) -> Path:
         raise CannotBuildError("there is no g++")
     tools = [*TOOLS, *([] if shutil.which("cmake") else [CMAKE])]
     _pip(python, "install", "--target", str(temp / "tools"), *tools)
-    source_alone = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation")
-    env = os.environ | {"PYTHONPATH": str(temp / "tools")}
-    _pip(python, "download", *source_alone, "-d", str(temp), f"horovod=={VERSION}", env=env)
-    with tarfile.open(temp / f"horovod-{VERSION}.tar.gz") as archive:
-        archive.extractall(temp, filter="data")
-    source = temp / f"horovod-{VERSION}"
-    for name in CXX14:
-        file = source / name
-        text = file.read_text()
-        assert "set(CMAKE_CXX_STANDARD 14)" in text, name
-        file.write_text(text.replace("set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)"))
-    path = os.pathsep.join([str(mpicxx.parent), str(temp / "tools" / "bin"), os.environ["PATH"]])
-    env |= OPTIONS | {"PATH": path, "MAKEFLAGS": f"-j{os.cpu_count()}", f"HOROVOD_WITH_{framework}": "1"}
-    env |= {f"HOROVOD_WITHOUT_{other}": "1" for other in ("PYTORCH", "TENSORFLOW") if other != framework}
-    _pip(python, "wheel", "--no-deps", "--no-build-isolation", "-w", str(temp), str(source), env=env)
+    # The script takes `python`, CMake and Open MPI from the PATH.
+    path = [Path(python).parent, mpicxx.parent, temp / "tools" / "bin", os.environ["PATH"]]
+    env = os.environ | {
+        "PATH": os.pathsep.join(map(str, path)),
+        "PYTHONPATH": str(temp / "tools"),
+        "MAKEFLAGS": f"-j{os.cpu_count()}",
+        "FRAMEWORK": framework,
+    }
+    _run(["bash", str(SCRIPT), "wheel", "--no-deps", "--wheel-dir", str(temp)], env)
     [wheel] = temp.glob("horovod-*.whl")
     return wheel
 
@@ -119,12 +105,15 @@ def _mpi() -> OpenMpi:
         raise CannotBuildError(error.problems[0].message) from error
 
 
-def _pip(python: str, *args: str, env: dict[str, str] | None = None) -> None:
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    done = subprocess.run([*pip, *args], env=env, capture_output=True, text=True, check=False)
+def _pip(python: str, *args: str) -> None:
+    _run([python, "-m", "pip", "--disable-pip-version-check", "--quiet", *args])
+
+
+def _run(argv: list[str], env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise CannotBuildError(f"pip {args[0]} failed with exit code {done.returncode}:\n{tail}")
+        raise CannotBuildError(f"{' '.join(argv)} failed with exit code {done.returncode}:\n{tail}")
 
 
 if __name__ == "__main__":
