@@ -23,7 +23,7 @@ def test_it_learns_in_the_world_of_the_job(run: LocalRun) -> None:
     said = [next(x for x in log_of(run, rank).splitlines() if x.startswith("rank ")) for rank in range(4)]
 
     assert said == [
-        f"rank {rank} of 4, {rank % 2} on node {rank // 2}, on cpu: goes on after epoch 0" for rank in range(4)
+        f"rank {rank} of 4, {rank % 2} on node {rank // 2}, on cpu: begins after epoch 0" for rank in range(4)
     ]
     assert reported(run, "test_accuracy")[-1] >= 0.95
     assert [len(reported(run, "loss", rank)) for rank in range(4)] == [8, 0, 0, 0]
@@ -35,5 +35,5 @@ def test_it_goes_on_from_a_checkpoint(run: LocalRun, tmp_path: Path) -> None:
 
     later = Local(root=tmp_path).submit(job).wait(timeout=120)
 
-    assert "goes on after epoch 8" in log_of(later, 3)
+    assert "begins after epoch 8" in log_of(later, 3)
     assert len(reported(later, "loss")) == 1

@@ -44,11 +44,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="of which each head takes 16")
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--report-every", type=int, default=50, help="steps between reports, and checkpoints")
-    parser.add_argument(
-        "--output", type=Path, default=Path("outputs"), help="folder for checkpoints, seen by all nodes"
-    )
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for checkpoints, the same for all")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoints")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
+    rows, left = divmod(int(os.environ.get("WORLD_SIZE", "1")), args.tensor_parallel)
+    if left or args.batch_size % rows or args.width % (HEAD_SIZE * args.tensor_parallel):
+        parser.error("--tensor-parallel must divide the processes, and the heads (--width / 16); rows, --batch-size")
 
     device = join_the_world()
     train(args, device)
@@ -72,28 +75,22 @@ def join_the_world() -> torch.device:
     return device
 
 
-class Attention(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))  # apart, as each is cut by heads
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # -1: as many heads as this process has
-        q, k, v = (part(x).unflatten(-1, (-1, HEAD_SIZE)) for part in (self.query, self.key, self.value))
-        x = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
-        return self.out(x.transpose(1, 2).flatten(-2))
-
-
 class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.attention, self.norm1, self.norm2 = Attention(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm1(x))
         return x + self.down(gelu(self.up(self.norm2(x))))
+
+    def attention(self, x: torch.Tensor) -> torch.Tensor:
+        # -1: as many heads as this process has
+        q, k, v = (part(x).unflatten(-1, (-1, HEAD_SIZE)) for part in (self.query, self.key, self.value))
+        x = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
+        return self.out(x.transpose(1, 2).flatten(-2))
 
 
 class Gpt(nn.Module):
@@ -113,19 +110,18 @@ class Gpt(nn.Module):
 
 
 def parallelize(model: Gpt, grid: DeviceMesh) -> None:
-    columns, rows = ColwiseParallel(), RowwiseParallel()
-    attention = {f"attention.{name}": columns for name in ("query", "key", "value")} | {"attention.out": rows}
+    columns, rows = dict.fromkeys(("query", "key", "value", "up"), ColwiseParallel()), RowwiseParallel()
     for block in model.blocks:
-        parallelize_module(block, grid["tensor"], {**attention, "up": columns, "down": rows})
+        parallelize_module(block, grid["tensor"], columns | {"out": rows, "down": rows})
         fully_shard(block, mesh=grid["data"])
     fully_shard(model, mesh=grid["data"])
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    shape = (world_size // args.tensor_parallel, args.tensor_parallel)
-    grid = init_device_mesh(device.type, shape, mesh_dim_names=("data", "tensor"))
-    row, rows = grid["data"].get_local_rank(), shape[0]
+    rows = world_size // args.tensor_parallel
+    grid = init_device_mesh(device.type, (rows, args.tensor_parallel), mesh_dim_names=("data", "tensor"))
+    row = grid["data"].get_local_rank()
     print(f"rank {rank} of {world_size} on {device}: row {row} of {rows}", flush=True)
 
     torch.manual_seed(0)  # the same weights in all processes at first
@@ -137,30 +133,24 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
     first = load(args.output, model, optimizer) or load(args.resume_from, model, optimizer)
 
-    learn, test = encode(TEXT).tensor_split([len(TEXT) * 9 // 10])
-    losses, start = torch.zeros((), device=device), time.perf_counter()
+    learn, test = encode(TEXT).to(device).tensor_split([len(TEXT) * 9 // 10])
+    losses, start = [], time.perf_counter()
     for step in range(first + 1, args.steps + 1):
-        # The same texts in all processes, of which each row takes its part.
-        text, following = (part[row::rows].to(device) for part in texts(learn, args.batch_size, seed=step))
-        loss = model(text, following)
+        loss = model(*texts(learn, args.batch_size, step, row, rows))
         optimizer.zero_grad()
         loss.backward()  # gradients are summed up along rows, and averaged over them
         optimizer.step()
-        losses += loss.detach()
+        losses.append(loss.detach())
         if step % args.report_every == 0 or step == args.steps:
-            dist.all_reduce(losses)
-            since = (step - first - 1) % args.report_every + 1
-            loss_sum = float(losses)  # waits for the GPU
-            seconds = time.perf_counter() - start
-            characters = since * args.batch_size * CONTEXT
-            report(step, loss=loss_sum / since / world_size, characters_per_second=characters / seconds)
+            dist.all_reduce(mean := torch.stack(losses).mean())
+            mean_loss = float(mean) / world_size  # waits for the GPU
+            done = len(losses) * args.batch_size * CONTEXT
+            report(step, loss=mean_loss, characters_per_second=done / (time.perf_counter() - start))
             save(args.output, model, optimizer, step)
-            losses, start = torch.zeros((), device=device), time.perf_counter()
+            losses, start = [], time.perf_counter()
 
-    model.eval()
     with torch.no_grad():
-        text, following = (part[row::rows].to(device) for part in texts(test, 8 * args.batch_size, seed=0))
-        loss = model(text, following)
+        loss = model(*texts(test, 8 * args.batch_size, 0, row, rows))
         dist.all_reduce(loss)
         report(args.steps, test_loss=float(loss) / world_size)
         written = write(model, "The ", 200, device)
@@ -173,10 +163,10 @@ def encode(text: str) -> torch.Tensor:
     return torch.tensor([number[character] for character in text])
 
 
-def texts(source: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pieces from anywhere in the source, and for each of their characters the one that follows."""
+def texts(source: torch.Tensor, count: int, seed: int, row: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A row's part of the texts that all processes draw alike; and for each character in it the one that follows."""
     starts = torch.randint(len(source) - CONTEXT, (count,), generator=torch.Generator().manual_seed(seed))
-    pieces = torch.stack([source[start : start + CONTEXT + 1] for start in starts.tolist()])
+    pieces = torch.stack([source[start : start + CONTEXT + 1] for start in starts[row::rows].tolist()])
     return pieces[:, :-1], pieces[:, 1:]
 
 

@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
     nodes, devices = shape_of_the_world()
     trainer = Trainer(
@@ -90,7 +92,7 @@ class Digits(LightningModule):
     def on_train_start(self) -> None:
         trainer = self.trainer
         place = f"rank {trainer.global_rank} of {trainer.world_size}, {trainer.local_rank} on node {trainer.node_rank}"
-        print(f"{place}, on {self.device}: goes on after epoch {trainer.current_epoch}", flush=True)
+        print(f"{place}, on {self.device}: begins after epoch {trainer.current_epoch}", flush=True)
 
     def on_train_epoch_start(self) -> None:
         self.start, self.images = time.perf_counter(), 0

@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
     world = MPI.COMM_WORLD  # importing MPI has joined it: mpirun told this process its place
     weights = train(world, args)

@@ -37,6 +37,8 @@ def main() -> None:
     )
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoints")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
     device = join_the_world()
     train(args, device)

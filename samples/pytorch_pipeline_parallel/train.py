@@ -26,6 +26,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.nn.functional import cross_entropy, gelu
 from torch.utils.data import DataLoader, TensorDataset
 
+BLOCKS = 4
 BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)
 """Everything in a checkpoint goes by the name of its parameter, whichever stage that is in: any number can read it."""
 
@@ -36,11 +37,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="images in one step")
     parser.add_argument("--microbatches", type=int, default=4, help="that a batch is cut into; at least the stages")
     parser.add_argument("--learning-rate", type=float, default=0.002)
-    parser.add_argument(
-        "--output", type=Path, default=Path("outputs"), help="folder for checkpoints, seen by all nodes"
-    )
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for checkpoints, the same for all")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoints")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
+    stages = int(os.environ.get("WORLD_SIZE", "1"))
+    if stages > BLOCKS:
+        parser.error(f"{stages} processes: there are {BLOCKS} blocks, and each stage takes one at least")
+    if args.microbatches < stages or args.batch_size % args.microbatches:
+        parser.error(f"--microbatches {args.microbatches}: at least {stages}, and a divisor of --batch-size")
 
     device = join_the_world()
     train(args, device)
@@ -76,7 +82,7 @@ class Block(nn.Module):
 class Network(nn.Module):
     """The whole network, or the layers of one stage, under the names that they have in the whole."""
 
-    def __init__(self, width: int = 128, depth: int = 4) -> None:
+    def __init__(self, width: int = 128, depth: int = BLOCKS) -> None:
         super().__init__()
         self.embed: nn.Module | None = nn.Linear(64, width)
         self.head: nn.Module | None = nn.Linear(width, 10)

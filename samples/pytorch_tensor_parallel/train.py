@@ -26,6 +26,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.functional import cross_entropy, gelu
 from torch.utils.data import DataLoader, TensorDataset
 
+WIDTH = 128
 WHOLE = StateDictOptions(full_state_dict=True)
 """Checkpoints hold whole tensors: they are read by any number of processes, and by a model that knows nothing of it."""
 
@@ -38,6 +39,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if 4 * WIDTH % processes:
+        parser.error(f"{processes} processes: a layer of {4 * WIDTH} columns is cut into as many equal parts")
 
     device = join_the_world()
     train(args, device)
@@ -71,7 +77,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    def __init__(self, width: int = 128, depth: int = 4) -> None:
+    def __init__(self, width: int = WIDTH, depth: int = 4) -> None:
         super().__init__()
         self.embed, self.head = nn.Linear(64, width), nn.Linear(width, 10)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))

@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
     # Before anything else of TensorFlow: it reads TF_CONFIG, and waits until all workers are there.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()

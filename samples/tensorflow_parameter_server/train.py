@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
     args = parser.parse_args()
+    if args.resume_from and not args.resume_from.is_dir():
+        parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
     tf.get_logger().setLevel("ERROR")  # it would warn that saving is traced anew each time
     if "TF_CONFIG" not in os.environ:  # python train.py: no servers, no other workers
@@ -42,6 +44,8 @@ def main() -> None:
         return
     config = json.loads(os.environ["TF_CONFIG"])
     (chief, *workers), task = config["cluster"]["worker"], config["task"]
+    if not workers or "ps" not in config["cluster"]:
+        parser.error("a chief needs a worker that does its steps, and a parameter server: 2 nodes, 1 server at least")
     cluster = tf.train.ClusterSpec({"chief": [chief], "worker": workers, "ps": config["cluster"]["ps"]})
     if task["type"] == "worker" and task["index"] == 0:
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
