@@ -49,6 +49,17 @@ def test_the_script_begins_with_the_commands_that_run_it(sample: str) -> None:
 
 
 @each_sample
+def test_its_readme_leads_from_the_clone_to_the_run(sample: str) -> None:
+    _, _, block = (SAMPLES / sample / "README.md").read_text().partition("```sh\n")
+    lines = [line.partition("#")[0].strip() for line in block.partition("```")[0].splitlines()]
+
+    assert lines[0] in ("make demo && . .venv/bin/activate", "make horovod && . .venv/bin/activate")
+    assert f"cd samples/{sample}" in lines
+    for command in ("train.py", "submit.py --dry-run", "submit.py --local", "submit.py --compute"):
+        assert any(command in line for line in lines[lines.index(f"cd samples/{sample}") :]), command
+
+
+@each_sample
 def test_the_table_of_samples_has_it(sample: str) -> None:
     assert f"({sample}/README.md)" in (SAMPLES / "README.md").read_text()
 

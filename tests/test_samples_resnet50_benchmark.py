@@ -98,5 +98,5 @@ def test_several_worlds_give_a_table_and_a_plot(tmp_path: Path) -> None:
     assert head == "| processes | images/s | images/s and process | scaling efficiency |"
     assert re.fullmatch(r"\| 1 \| [\d.,]+ \| [\d.,]+ \| 100% \|", one)
     assert re.fullmatch(r"\| 2 \| [\d.,]+ \| [\d.,]+ \| \d+% \|", two)
-    assert (tmp_path / "scaling.md").read_text() == ended.stdout
-    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "outputs" / "scaling.md").read_text() == ended.stdout
+    assert (tmp_path / "outputs" / "scaling.png").read_bytes().startswith(b"\x89PNG")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from azml_dist import DistError, Job, Mpi, submit
+from azml_dist import DistError, Job, Local, Mpi, submit
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     where.add_argument("--compute", metavar="CLUSTER", help="run it on this cluster of your Azure ML workspace")
     parser.add_argument("--nodes", type=int, default=job.node_count)
     parser.add_argument("--processes", type=int, default=job.process_count_per_node, help="on each node")
+    parser.add_argument("--python", help="here, that of an environment with Horovod")
     args = parser.parse_args()
 
     job = job.with_(
@@ -26,7 +27,7 @@ def main() -> None:
     if args.dry_run:
         print(job.plan())
         return
-    run = submit(job, on="local" if args.local else None)
+    run = submit(job, on=Local(python=args.python) if args.local else None)
     print(f"run {run.name}: {run.url}", file=sys.stderr)
     if args.compute:
         print(f"follow it with: azml-dist logs {run.name} --follow", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Measure several worlds, and show how well they scale: a table, and scaling.png.
+"""Measure several worlds, and show how well they scale: a table and a plot.
 
 Here:           python scaling.py --local
 On Azure ML:    python scaling.py --compute gpu-cluster --worlds 1x1 1x8 2x8 4x8
@@ -8,6 +8,7 @@ A world is NODESxPROCESSES. Here they run one after the other; on Azure ML all a
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,10 @@ def main() -> None:
     where.add_argument("--local", action="store_true", help="run them on this machine")
     where.add_argument("--compute", metavar="CLUSTER", help="run them on this cluster of your Azure ML workspace")
     parser.add_argument("--worlds", nargs="+", type=world, default=[(1, 1), (1, 2), (2, 2)], metavar="NxP")
-    parser.add_argument("--output", type=Path, default=Path(), help="folder for scaling.md and scaling.png")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for scaling.md and scaling.png")
     args = parser.parse_args()
+    if not find_spec("matplotlib"):
+        parser.error("the plot needs matplotlib: pip install matplotlib")
 
     job = Job.load(Path(__file__).with_name("job.yml"))
     jobs = [job.with_(node_count=n, distribution=PyTorch(process_count_per_node=p)) for n, p in args.worlds]
@@ -45,6 +48,8 @@ def main() -> None:
 
 def world(text: str) -> tuple[int, int]:
     nodes, _, processes = text.partition("x")
+    if not (nodes.isdigit() and processes.isdigit()):
+        raise argparse.ArgumentTypeError(f"`{text}` is no world: write nodes x processes, as 2x8")
     return int(nodes), int(processes)
 
 
