@@ -1,7 +1,7 @@
 # Everything happens in .venv, with the versions of constraints.txt. What is up to date is not done again.
 PYTHON ?= python3
 VENV := .venv
-IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 .PHONY: help demo test horovod check docs notebooks bench clean
