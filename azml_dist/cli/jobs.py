@@ -17,6 +17,7 @@ from azml_dist.cli.base import (
     INTERRUPTED,
     WRONG,
     example,
+    import_models,
     input_option,
     job_argument,
     json_option,
@@ -93,6 +94,7 @@ def run(
     `pipeline.yml:STEP` runs one step.
     """
     with Interrupts() as interrupts, supervisor_ahead(job, launcher, python) as supervision:
+        import_models()
         from azml_dist.job import Job
         from azml_dist.local.executor import Local
         from azml_dist.plan import World
@@ -213,6 +215,7 @@ def _plan_folder(folder: str, settings: tuple[str, ...], inputs: tuple[str, ...]
 
 
 def load(job: str, settings: tuple[str, ...] = (), inputs: tuple[str, ...] = ()) -> AnyJob:
+    import_models()
     from azml_dist.anyfile import load_any, with_inputs
 
     given = {}
