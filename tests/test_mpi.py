@@ -121,6 +121,19 @@ def test_a_job_may_set_parameters_of_open_mpi() -> None:
     assert log_of(run, 0) == "0\n"
 
 
+@needs("mpi4py")
+def test_fabrics_are_not_looked_for_but_by_a_job_that_wants_to(python: str) -> None:
+    job = mpi(
+        ["python", "-c", f"{ALLREDUCE}\nimport os; print(os.environ['OMPI_MCA_btl'], os.environ['OMPI_MCA_mtl'])"], 2
+    )
+
+    usual = run_here(job, python=python)
+    wanted = run_here(job.with_(environment_variables={"OMPI_MCA_btl": "self,tcp"}), python=python)
+
+    assert [log_of(run, 0).splitlines()[0] for run in (usual, wanted)] == ["0 2 3 0 1"] * 2
+    assert [log_of(run, 1).splitlines()[-1] for run in (usual, wanted)] == ["^ofi ^ofi", "self,tcp ^ofi"]
+
+
 def test_a_batch_system_around_the_run_has_no_say(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job_of_slurm = {"JOB_ID": "7", "NNODES": "1", "NODELIST": "far-away", "TASKS_PER_NODE": "1", "JOBID": "7"}
     for name, value in job_of_slurm.items():

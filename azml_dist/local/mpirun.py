@@ -22,6 +22,8 @@ LOG = "user_logs/mpi_log.txt"
 """What mpirun itself has to say. Seen: Azure ML has a log of that name beside those of the processes."""
 _SCHEDULERS = ("SLURM", "PBS", "LSB_", "LSF_", "PE_", "SGE_", "COBALT_", "FLUX_")
 """Variables from which mpirun would take the nodes of a batch system, this one being a job there."""
+_TRANSPORTS = ("btl", "mtl")
+"""Open MPI's two kinds of what carries messages, each with one for libfabric: that of version 5 waits for a second."""
 _END_GRACE = 1.0
 """Seconds for mpirun to say why it ended, once all ranks are gone. Version 4 takes two, and has said it by then."""
 
@@ -114,6 +116,8 @@ class Mpirun:
         }
         shell = {"plm": "rsh", "plm_rsh_agent": agent} if is_old else {"plm": "ssh", "plm_ssh_agent": agent}
         parameters = {} if spec["apart"] else {"btl_tcp_if_include": LOOPBACK}
+        chosen = spec["contexts"][0]["env"]
+        parameters |= {kind: "^ofi" for kind in _TRANSPORTS if f"OMPI_MCA_{kind}" not in chosen}
         if memory := spec["memory"]:
             os.makedirs(memory, mode=0o700, exist_ok=True)
             parameters["btl_vader_backing_directory" if is_old else "btl_sm_backing_directory"] = memory
