@@ -29,8 +29,9 @@ for the import of torch, here and there alike, so three times its lines are out 
 `cat` leave starting and stopping out, and show what the merging itself does. A bare import of torch is some 150 MB of
 memory that the agents of a run share: nearly all of what is left of theirs.
 
-Open MPI 5 starts four Pythons that call nothing of MPI in 40 ms, less than `azml-dist` takes to read a job; with a
-program of MPI, joining the world takes most of the time, here and there alike.
+Open MPI 5 starts four Pythons that call nothing of MPI in 40 ms, less than `azml-dist` takes to read a job. A program
+of MPI is another matter: there `mpirun` of itself waits for a second in `MPI_Init`, to see if there is a fabric; a
+run here does not look for one.
 """
 
 
