@@ -50,3 +50,9 @@ def test_horovod_trains_over_two_nodes(horovod: Path) -> None:
     assert run.status == "Completed", lines_of(run)
     for rank, place in enumerate(["0 4 0 2 0", "1 4 1 2 0", "2 4 0 2 1", "3 4 1 2 1"]):
         assert log_of(run, rank).splitlines()[-3:] == [f"place {place}", "in sync True", "learned True"]
+
+
+def test_horovod_that_is_missing_is_named_with_what_builds_it() -> None:
+    run = run_here(Job(command=["python", "-c", "import horovod.torch"], distribution=Mpi(process_count_per_node=1)))
+
+    assert "install_horovod.sh" in (run.state().hint or "")

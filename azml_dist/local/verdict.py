@@ -19,9 +19,12 @@ _PACKAGES = {
     "deepspeed": "deepspeed",
     "accelerate": "accelerate",
     "lightning": "lightning",
-    "horovod": "horovod",
 }
 """What brings the modules of the frameworks, which a run here takes from this machine and not from an image."""
+_HOROVOD = (
+    "a run here has your own packages, and `pip install horovod` alone fails with torch 2.13: "
+    "environments/mpi-horovod/install_horovod.sh of azml_dist's repository builds it"
+)
 _EXIT_ABORT = b"terminate called without an active exception"
 
 
@@ -42,10 +45,12 @@ def reason(process: ProcessState, log: Path) -> tuple[str, str | None]:
 
 def _of_a_missing_package(log: Path) -> str | None:
     missing = _MISSING.findall(_tail(log))
-    package = _PACKAGES.get(missing[-1].decode()) if missing else None
-    if not package:
+    module = missing[-1].decode() if missing else ""
+    if module == "horovod":
+        return _HOROVOD
+    if module not in _PACKAGES:
         return None
-    return f"`pip install '{package}'`: a run here has your own packages, not those of its environment"
+    return f"`pip install '{_PACKAGES[module]}'`: a run here has your own packages, not those of its environment"
 
 
 def _tail(file: Path) -> bytes:
