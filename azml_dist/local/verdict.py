@@ -10,21 +10,19 @@ from pathlib import Path
 from azml_dist.local.state import ProcessState
 
 _MISSING = re.compile(rb"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
-_PACKAGES = {
-    "torch": "azml-dist[torch]",
-    "tensorflow": "azml-dist[tensorflow]",
-    "tf_keras": "tf_keras",
-    "mpi4py": "mpi4py",
-    "ray": "azml-dist[ray]",
-    "deepspeed": "deepspeed",
-    "accelerate": "accelerate",
-    "lightning": "lightning",
+_HOW_TO_GET = {
+    "torch": "pip install 'azml-dist[torch]'",
+    "tensorflow": "pip install 'azml-dist[tensorflow]'",
+    "tf_keras": "pip install 'tf_keras'",
+    "mpi4py": "pip install 'mpi4py'",
+    "ray": "pip install 'azml-dist[ray]'",
+    "deepspeed": "pip install 'deepspeed'",
+    "accelerate": "pip install 'accelerate'",
+    "lightning": "pip install 'lightning'",
+    # In azml_dist's repository: as it is, Horovod does not build against today's torch.
+    "horovod": "bash environments/mpi-horovod/install_horovod.sh",
 }
 """What brings the modules of the frameworks, which a run here takes from this machine and not from an image."""
-_HOROVOD = (
-    "a run here has your own packages, and `pip install horovod` alone fails with torch 2.13: "
-    "environments/mpi-horovod/install_horovod.sh of azml_dist's repository builds it"
-)
 _EXIT_ABORT = b"terminate called without an active exception"
 
 
@@ -45,12 +43,10 @@ def reason(process: ProcessState, log: Path) -> tuple[str, str | None]:
 
 def _of_a_missing_package(log: Path) -> str | None:
     missing = _MISSING.findall(_tail(log))
-    module = missing[-1].decode() if missing else ""
-    if module == "horovod":
-        return _HOROVOD
-    if module not in _PACKAGES:
+    command = _HOW_TO_GET.get(missing[-1].decode()) if missing else None
+    if not command:
         return None
-    return f"`pip install '{_PACKAGES[module]}'`: a run here has your own packages, not those of its environment"
+    return f"`{command}`: a run here has your own packages, not those of its environment"
 
 
 def _tail(file: Path) -> bytes:
