@@ -114,10 +114,15 @@ class _Service:
 
 def client_env(emulator: Any, folder: Path) -> dict[str, str]:
     """What a client in a process of its own needs to be sent to the emulator."""
-    here = emulator.workspace
+    import certifi
+
+    here, authorities = emulator.workspace, folder / "ca.pem"
+    variables = emulator.environ(authorities)
+    with authorities.open("a") as file:
+        file.write(certifi.contents())  # reading many takes its time, as it does with Azure
     return {
         **os.environ,
-        **emulator.environ(folder / "ca.pem"),
+        **variables,
         "BENCH_TOKEN": here.token,
         "BENCH_SUBSCRIPTION": here.subscription_id,
         "BENCH_GROUP": here.resource_group,

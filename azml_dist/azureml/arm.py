@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from azml_dist.azureml.connections import transport
+
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
@@ -80,22 +82,24 @@ class Arm:
 
     def _new_client(self) -> Any:
         from azure.core import PipelineClient
-        from azure.core.pipeline.policies import (
-            BearerTokenCredentialPolicy,
-            ProxyPolicy,
-            RequestIdPolicy,
-            UserAgentPolicy,
-        )
-
-        from azml_dist import __version__
+        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, ProxyPolicy, RequestIdPolicy
 
         policies = [
             RequestIdPolicy(),
-            UserAgentPolicy(f"azml-dist/{__version__}"),
+            user_agent_policy(),
             ProxyPolicy(),
             BearerTokenCredentialPolicy(self._credential, self._scope),
         ]
-        return PipelineClient(self._endpoint, policies=policies)
+        return PipelineClient(self._endpoint, policies=policies, transport=transport(self._endpoint))
+
+
+def user_agent_policy() -> Any:
+    """Says to Azure that requests are ours."""
+    from azure.core.pipeline.policies import UserAgentPolicy
+
+    from azml_dist import __version__
+
+    return UserAgentPolicy(f"azml-dist/{__version__}")
 
 
 def retrying(

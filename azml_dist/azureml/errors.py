@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from azml_dist.azureml.workspace import Workspace
 
 _STATUS = re.compile(r"^\([\w.]+\) |\nCode: .*", re.DOTALL)
+_OF_BLOBS = re.compile(r"<Message>([^<\n]*)")
+"""The sentence in an answer of Blob Storage; further lines repeat the request's id and the time."""
 _LOGIN = "`az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET of a service principal"
 _QUOTA = re.compile(r"(?i)\b(cores?|vcpu|enough|exceed\w*) quota\b|\bquota (of|limits?|available|reached|exceeded)\b")
 """As in "a vCPU quota of 6", "not enough quota available", "exceeding approved Cores quota": seen in public logs."""
@@ -102,7 +104,7 @@ def _in_words(error: Exception, what: str, workspace: Workspace | None) -> _Said
 
 def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
     status, message = error.status_code, _message(error)
-    code = str(getattr(error.error, "code", None) or getattr(error, "error_code", None) or "")
+    code = str(getattr(error.error, "code", None) or error.response.headers.get("x-ms-error-code") or "")
     if status == 407:
         return _Said(
             SubmitError, f"cannot {what}: the proxy wants a login", "put it into HTTPS_PROXY: http://USER:PASSWORD@HOST"
@@ -120,7 +122,7 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
             "`az ml compute list-usage` shows it; ask for more in the portal, or take fewer or smaller nodes",
         )
     if status == 403:
-        return _of_403(what, message)
+        return _of_403(what, code, message)
     if status == 404 or "UnknownComputeTarget" in _body(error) or "Unknown compute target" in message:
         return _of_404(error, what, message, workspace)
     if status == 409:
@@ -150,11 +152,11 @@ def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
     return _Said(SubmitError, f"cannot {what}: Azure refused it: {message}", None)
 
 
-def _of_403(what: str, message: str) -> _Said:
+def _of_403(what: str, code: str, message: str) -> _Said:
     found = re.search(r"perform action '([^']+)' over scope '([^']+)'", message)
-    for code, (words, hint) in _STORAGE.items():
-        if code in message:
-            return _Said(AuthError, f"cannot {what}: {words}", hint)
+    if code in _STORAGE:
+        words, hint = _STORAGE[code]
+        return _Said(AuthError, f"cannot {what}: {words}", hint)
     if found:
         place = found[2].rpartition("/")[2]
         return _Said(
@@ -271,7 +273,10 @@ def _of_sdk(error: Exception, what: str) -> _Said:
 
 def _message(error: Any) -> str:
     """The service's own sentence, without what azure-core puts around it."""
-    text = getattr(error.error, "message", None) or _STATUS.sub("", str(error.message or error))
+    in_xml = _OF_BLOBS.search(_body(error))
+    text = (
+        in_xml[1] if in_xml else getattr(error.error, "message", None) or _STATUS.sub("", str(error.message or error))
+    )
     return " ".join(str(text).split())[:400]
 
 

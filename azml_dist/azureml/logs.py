@@ -6,8 +6,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from azml_dist.azureml.connections import session
 from azml_dist.azureml.parallel import each
 from azml_dist.logs import Source
 
@@ -81,13 +82,10 @@ class Follower:
     """
 
     def __init__(self, token: Callable[[], AccessToken]) -> None:
-        import requests
-
         self._new_token = token
         self._token: AccessToken | None = None
         self._token_lock = threading.Lock()
-        self._session = requests.Session()
-        self._session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=AT_A_TIME))
+        self._session: Any = None
         self._logs: dict[str, _Log] = {}
         self.stale = False
         """Whether a log could not be read since this was last set to False: ask for new addresses."""
@@ -134,6 +132,7 @@ class Follower:
 
     def _known(self, names: Mapping[LogName, str]) -> list[_Log]:
         for name, url in names.items():
+            self._session = self._session or session(url, AT_A_TIME)  # all logs of a run are in one storage account
             self._logs.setdefault(name.path, _Log(name)).url = url
         return [self._logs[name.path] for name in names]
 
@@ -173,7 +172,7 @@ class Follower:
         if "sig=" not in log.url:  # a datastore that knows identities alone
             headers["Authorization"] = f"Bearer {self._bearer()}"
         try:
-            answer = self._session.get(log.url, headers=headers, timeout=(10, 30))
+            answer: requests.Response = self._session.get(log.url, headers=headers, timeout=(10, 30))
         except OSError:  # requests' errors are: what is not here yet comes with the next look
             self._failed(log, None)
             return None
