@@ -60,6 +60,13 @@ class Model(BaseModel):
         kind = type(self).__name__
         raise JobError(f"a {kind} does not change", hint=f"`.with_({name}=…)` gives you a new one", where=name)
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What is not at its default: the job as one would write it."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            if name not in fields or value != fields[name].get_default(call_default_factory=True):
+                yield name, value
+
     def with_(self, **changes: Any) -> Self:
         """A variant, validated like any other: `job.with_(node_count=4)`."""
         known = {name: getattr(self, name) for name in self.model_fields_set}

@@ -166,6 +166,9 @@ class PipelinePlan:
 
         return pipeline_plan_text(self)
 
+    def __repr__(self) -> str:
+        return f"<PipelinePlan: {', '.join(self.plans)}>"
+
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
 

@@ -70,7 +70,7 @@ class World(NamedTuple):
             return f"{nodes}, {_count(self.world_size, 'task')}"
         if self.distribution == "Ray":
             return f"{nodes}, the command on the head alone"
-        return f"{nodes} x {_count(self.process_count_per_node, 'process', 'processes')} = {self.world_size}"
+        return f"{nodes} x {_count(self.process_count_per_node, 'process', 'processes')} = {self.world_size:,}"
 
 
 class ProcessContext(NamedTuple):
@@ -193,6 +193,9 @@ class LaunchPlan:
         from azml_dist.render import plan_text
 
         return plan_text(self)
+
+    def __repr__(self) -> str:
+        return f"<LaunchPlan{f' {self.job.name}' if self.job.name else ''}: {self.world}>"
 
     def _repr_html_(self) -> str:
         from azml_dist.render import plan_html

@@ -68,6 +68,9 @@ class SweepPlan:
 
         return sweep_plan_text(self)
 
+    def __repr__(self) -> str:
+        return f"<SweepPlan: at most {self.trial_count} trials of {self.trial.world}>"
+
     def _repr_html_(self) -> str:
         from azml_dist.tables import sweep_plan_html
 

@@ -176,6 +176,21 @@ def test_a_variant_is_validated() -> None:
         job.with_(node_coun=3)
 
 
+def test_a_job_shows_what_was_given_and_can_be_typed_again() -> None:
+    job = Job(
+        command="x ${{inputs.lr}}",
+        compute="gpu",
+        node_count=2,
+        inputs={"lr": 0.1, "data": Input(path="azureml:digits:1", mode="download")},
+        distribution=PyTorch(process_count_per_node=2),
+        environment_variables={"A": "b", "SECRET": None},
+    )
+
+    assert eval(repr(job)) == job
+    assert "node_count=2" in repr(job)
+    assert "None" not in repr(job).replace("'SECRET': None", "")
+
+
 def test_a_job_can_be_pickled_and_copied() -> None:
     job = Job(command="x", inputs={"a": 1, "d": Input(path="azureml:d:1")}, services={"s": Ssh(ssh_public_keys="k")})
 

@@ -108,7 +108,7 @@ def test_a_thousand_nodes_are_an_ordinary_plan() -> None:
     assert plan.processes[-1].env["RANK"] == "7999"
     assert [p.rank for p in plan.processes[2:5]] == [2, 3, 4]
     text = str(plan)
-    assert text.startswith("1,000 nodes x 8 processes = 8000  PyTorch\n")
+    assert text.startswith("1,000 nodes x 8 processes = 8,000  PyTorch\n")
     assert len(text.splitlines()) < 50
 
 
@@ -126,6 +126,12 @@ def test_a_notebook_shows_the_same_as_the_terminal() -> None:
     assert "python train.py &lt;b&gt;" in html
     assert html.count("<tr>") == html.count("</tr>")
     assert "user_logs/std_log_process_3.txt" in html
+
+
+def test_a_console_without_html_shows_a_line() -> None:
+    plan = Job(command="x", name="one", node_count=2, distribution=PyTorch(process_count_per_node=2)).plan()
+
+    assert repr(plan) == "<LaunchPlan one: 2 nodes x 2 processes = 4>"
 
 
 def test_a_second_look_is_offered_where_a_job_is_allowed_but_doubtful() -> None:

@@ -121,6 +121,7 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
 
     assert [tuple(values.values()) for values in sweep.trials()] == [(x, y) for x in (1, 2) for y in "abc"]
     assert sweep.plan().trial_count == 6
+    assert repr(sweep.plan()) == "<SweepPlan: at most 6 trials of 1 node x 1 process = 1>"
 
 
 def test_a_seed_gives_the_same_values_again(tmp_path: Path) -> None:
