@@ -157,6 +157,7 @@ def _put_whole(container: Any, connections: Any) -> Callable[[str, bytes], None]
     azure-storage-blob takes twice the processor time: more than the network does, with many small files.
     """
     from azure.core import PipelineClient
+    from azure.core.exceptions import HttpResponseError
     from azure.core.rest import HttpRequest
 
     place, _, sas = container.url.partition("?")
@@ -169,6 +170,8 @@ def _put_whole(container: Any, connections: Any) -> Callable[[str, bytes], None]
         url = f"{place}/{quote(name, safe='~/')}?{sas}"
         size = {"Content-Length": str(len(data))}
         request = HttpRequest("PUT", url, headers={**headers, **size}, content=data)
-        client.send_request(request, **_TIMEOUTS).raise_for_status()
+        response = client.send_request(request, **_TIMEOUTS)
+        if response.status_code != 201:
+            raise HttpResponseError(response=response)
 
     return put
