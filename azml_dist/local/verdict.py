@@ -35,7 +35,7 @@ def reason(process: ProcessState, log: Path) -> tuple[str, str | None]:
     if process.signal == signal.SIGABRT and _EXIT_ABORT in _tail(log):
         return (
             f"{rank} was aborted ({name}) at the exit of its interpreter, after its work was done",
-            "a known flake of gloo: let the model go out of scope before `destroy_process_group()`",
+            "a known flake of gloo: end with `destroy_process_group()`, the model gone by then (`gc.collect()`)",
         )
     hint = "the kernel's out-of-memory killer does this; `dmesg` tells" if process.signal == signal.SIGKILL else None
     return f"{rank} was ended by signal {process.signal} ({name})", hint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import os
 import shutil
 import socket
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from .blobs import Account
 
-_ACCOUNTS = 300
+_ACCOUNTS = 1000
 """Accounts that Azurite is started with, one for each emulator; it takes no more while it runs."""
 _DIE_WITH_US = "data:text/javascript,process.stdin.resume().on('end',()=>process.exit())"
 """Node code that ends Azurite when its stdin does, that is, when this process is gone for whatever reason."""
@@ -44,9 +43,10 @@ class Azurite:
     def __init__(self) -> None:
         command = find_azurite()
         self._folder = tempfile.TemporaryDirectory(prefix="azurite-")
-        self._names = (f"emulated{number:03d}" for number in itertools.count())
+        names = [f"emulated{number:03d}" for number in range(_ACCOUNTS)]
+        self._unused = iter(names)
         self.port = _free_port()
-        accounts = ";".join(f"emulated{number:03d}:{_KEY}" for number in range(_ACCOUNTS))
+        accounts = ";".join(f"{name}:{_KEY}" for name in names)
         self._log = open(Path(self._folder.name) / "azurite.log", "w+b")  # noqa: SIM115 (open as long as Azurite runs)
         self._process = subprocess.Popen(
             [*command, "--blobHost", "127.0.0.1", "--blobPort", str(self.port), *_OPTIONS],
@@ -64,8 +64,8 @@ class Azurite:
 
     def account(self) -> Account:
         """An account that nobody used before."""
-        name = next(self._names)
-        if name == f"emulated{_ACCOUNTS}":
+        name = next(self._unused, None)
+        if name is None:
             raise RuntimeError(f"more than {_ACCOUNTS} emulators in one session: raise _ACCOUNTS in {__file__}")
         return Account(name, _KEY, self.port)
 

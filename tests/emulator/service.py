@@ -56,9 +56,9 @@ class Emulator:
         self._lock = threading.Lock()
         self._no_delays = threading.Event()
         self._authority = authority
-        self._server = ProxyServer(self._serve, authority)
         for store in self.workspace.datastores.values():
             self.account.create_container(store.container)
+        self._server = ProxyServer(self._serve, authority)
 
     @property
     def account(self) -> Account:
