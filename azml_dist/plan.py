@@ -195,7 +195,8 @@ class LaunchPlan:
         return plan_text(self)
 
     def __repr__(self) -> str:
-        return f"<LaunchPlan{f' {self.job.name}' if self.job.name else ''}: {self.world}>"
+        name = self.job.display_name or self.job.name
+        return f"<LaunchPlan {name}: {self.world}>" if name else f"<LaunchPlan: {self.world}>"
 
     def _repr_html_(self) -> str:
         from azml_dist.render import plan_html
