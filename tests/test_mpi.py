@@ -249,7 +249,7 @@ def the_daemon_of_a_node(process: subprocess.Popen[str]) -> int:
 
 
 def what_mpirun_takes_for_a_rank(process: subprocess.Popen[str]) -> int:
-    return children(mpirun(process), "rank.py")[0]
+    return children(mpirun(process), "rank.pyc")[0]
 
 
 VICTIMS: list[Callable[[subprocess.Popen[str]], int]] = [

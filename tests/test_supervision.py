@@ -110,7 +110,7 @@ def a_torchrun_agent(process: subprocess.Popen[str]) -> int:
 
 
 def what_stands_before_a_rank(process: subprocess.Popen[str]) -> int:
-    return children(a_torchrun_agent(process), "rank.py")[0]
+    return children(a_torchrun_agent(process), "rank.pyc")[0]
 
 
 Victim = Callable[[subprocess.Popen[str]], int]

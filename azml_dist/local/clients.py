@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
+from importlib.util import MAGIC_NUMBER
 
-from azml_dist.local.launchers import Exit, LaunchFailed, Run, Spec
+from azml_dist.local.launchers import FOLDER, Exit, LaunchFailed, Run, Spec
 
 Handler = Callable[[list[str]], None]
 
@@ -23,13 +27,21 @@ class Clients:
         self._contexts = {(c["node_rank"], c["local_rank"]): c for c in spec["contexts"]}
         self._path = os.path.join(spec["temp"], "s")
 
-    def listen(self) -> str:
-        """Wait for clients from now on; the path of the socket, which they are to be told."""
+    def command(self) -> list[str]:
+        """What the launcher is to start in each process. Clients are waited for from now on."""
+        self._listen()
+        # Compiled by each of them, it would cost a third of a megabyte and a millisecond a rank.
+        code = SourceFileLoader("__main__", os.path.join(FOLDER, "rank.py")).get_code("__main__")
+        compiled = os.path.join(self._spec["temp"], "rank.pyc")
+        with open(compiled, "wb") as file:
+            file.write(MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
+        return [sys.executable, "-I", "-S", compiled, self._path, self._launcher]
+
+    def _listen(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(self._path)
         listener.listen(1024)
         self._run.watch(listener.fileno(), lambda: _Client(self, self._run, listener.accept()[0]).open())
-        return self._path
 
     def hear(self, client: _Client, words: list[str]) -> None:
         """One line of a client, or that it is `gone`."""

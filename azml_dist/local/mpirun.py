@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from azml_dist.errors import LaunchError
 from azml_dist.local import processes
 from azml_dist.local.clients import Clients
 from azml_dist.local.hosts import LOOPBACK
-from azml_dist.local.launchers import FOLDER, REPORT_GRACE, LaunchFailed, Run, Spec, ending, ending_words, spawn
+from azml_dist.local.launchers import REPORT_GRACE, LaunchFailed, Run, Spec, ending, ending_words, spawn
 
 LOG = "user_logs/mpi_log.txt"
 """What mpirun itself has to say. Seen: Azure ML has a log of that name beside those of the processes."""
@@ -130,7 +129,7 @@ class Mpirun:
             argv += ["--mca" if is_old else "--prtemca", name, value]
         for name, value in parameters.items():
             argv += ["--mca", name, value]
-        return [*argv, sys.executable, "-I", "-S", str(FOLDER / "rank.py"), self._clients.listen(), "mpirun"]
+        return [*argv, *self._clients.command()]
 
     def _environment(self) -> dict[str, str]:
         env = {k: v for k, v in self._spec["base_env"].items() if not k.startswith(_SCHEDULERS)}

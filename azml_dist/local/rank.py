@@ -2,9 +2,9 @@
 
 It asks the run's supervisor, over a Unix socket, for what the plan says of this process: its environment (nothing of
 torchrun's own is left in it; what MPI needs to find its daemon is kept), working directory and command, and a pipe for
-its output. It waits for the command, and tells how it ended and whether it was stopped first. It runs by path, under
-`-I -S`, with modules that start fast alone: sixteen ranks on two cores start a tenth of a second sooner than with
-`socket` and `signal`.
+its output. It waits for the command, and tells how it ended and whether it was stopped first. It is compiled once for
+all ranks, and runs under `-I -S` with modules that start fast alone: sixteen ranks on two cores start a tenth of a
+second sooner than with `socket` and `signal`.
 """
 
 import _signal  # type: ignore[import-not-found]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import time
 from typing import NamedTuple
 
@@ -48,9 +47,8 @@ class Torchrun:
 
     def start(self) -> None:
         world = [str(self._spec[key]) for key in ("node_count", "process_count", "launcher_port")]
-        rank = [sys.executable, "-I", "-S", str(FOLDER / "rank.py"), self._clients.listen(), "torchrun"]
         holders = ",".join(map(str, self._run.hosts.holders))
-        orders = [self._logs, *world, self._spec["hosts"][0], holders, *rank]
+        orders = [self._logs, *world, self._spec["hosts"][0], holders, *self._clients.command()]
         os.write(self._host.orders, "\0".join(orders).encode())
         os.close(self._host.orders)
 
