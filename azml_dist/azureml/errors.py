@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,7 +104,7 @@ def _in_words(error: Exception, what: str, workspace: Workspace | None) -> _Said
 
 def _of_status(error: Any, what: str, workspace: Workspace | None) -> _Said:
     status, message = error.status_code, _message(error)
-    code = str(getattr(error.error, "code", None) or error.response.headers.get("x-ms-error-code") or "")
+    code = str(getattr(error.error, "code", None) or _headers(error).get("x-ms-error-code") or "")
     if status == 407:
         return _Said(
             SubmitError, f"cannot {what}: the proxy wants a login", "put it into HTTPS_PROXY: http://USER:PASSWORD@HOST"
@@ -273,10 +273,9 @@ def _of_sdk(error: Exception, what: str) -> _Said:
 
 def _message(error: Any) -> str:
     """The service's own sentence, without what azure-core puts around it."""
-    in_xml = _OF_BLOBS.search(_body(error))
-    text = (
-        in_xml[1] if in_xml else getattr(error.error, "message", None) or _STATUS.sub("", str(error.message or error))
-    )
+    of_blobs = _OF_BLOBS.search(_body(error))
+    said = of_blobs[1] if of_blobs else getattr(error.error, "message", None)
+    text = said or _STATUS.sub("", str(error.message or error))
     return " ".join(str(text).split())[:400]
 
 
@@ -291,8 +290,12 @@ def _is_quota(code: str, message: str) -> bool:
     return "quota" in code.lower() or _QUOTA.search(message) is not None
 
 
+def _headers(error: Any) -> Mapping[str, str]:
+    return getattr(getattr(error, "response", None), "headers", None) or {}
+
+
 def _request_id(error: Any) -> str | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    headers = _headers(error)
     return headers.get("x-ms-request-id") or headers.get("x-ms-correlation-request-id")
 
 

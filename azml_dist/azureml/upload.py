@@ -1,4 +1,4 @@
-"""Files into a blob container, many at a time: whole ones by the REST API's Put Blob, others by azure-storage-blob."""
+"""Files into a blob container, many at a time: small ones by one request each, large ones by azure-storage-blob."""
 
 from __future__ import annotations
 
