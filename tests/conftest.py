@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from horovod_build import VERSION, CannotBuildError, built, built_with_tensorflow, kept, kept_with_tensorflow
+
+if TYPE_CHECKING:
+    from emulator import Emulator
+
+    from azml_dist import AzureML
 
 # What DeepSpeed compiles at its first use, for a minute, is compiled once and not in each test's own home.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache/torch_extensions/azml_dist"))
@@ -27,6 +33,17 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         if name.startswith(("AZURE_", "AZUREML_", "MLFLOW_")) or name == "CUDA_VISIBLE_DEVICES":
             monkeypatch.delenv(name)
     return home
+
+
+@pytest.fixture
+def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
+    """The executor of the emulated workspace, which has an environment."""
+    from submitting import workspace_of
+
+    from azml_dist import AzureML
+
+    emulator.assets.add_environment("torch")
+    return AzureML(workspace_of(emulator))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from typing import Any
 
 from emulator import Emulator, StaticToken
 
-from azml_dist import Job, Workspace
+from azml_dist import Environment, Job, Workspace
+from azml_dist.job import Build
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,6 +34,16 @@ def code_in(folder: Path, files: Mapping[str, str] | None = None) -> Path:
 def job(**fields: Any) -> Job:
     """A job that the emulated workspace takes."""
     return Job(**{"command": "true", "environment": "azureml:torch:1", "compute": "gpu-cluster", **fields})
+
+
+def build_in(folder: Path, dockerfile: str = "FROM scratch\n") -> Environment:
+    """An environment that is built from a folder of two files."""
+    return Environment(build=Build(path=str(code_in(folder, {"Dockerfile": dockerfile, "part.txt": "part\n"}))))
+
+
+def routes(emulator: Emulator) -> list[str]:
+    """What was asked for, in order."""
+    return [str(request.route) for request in emulator.requests]
 
 
 def logged_in(emulator: Emulator, folder: Path) -> dict[str, str]:

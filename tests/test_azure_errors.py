@@ -22,12 +22,6 @@ from azml_dist import AuthError, AzureML, Input, NotFound, SubmitError, Workspac
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
 
-@pytest.fixture
-def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
-    emulator.assets.add_environment("torch")
-    return AzureML(workspace_of(emulator))
-
-
 def refused(azure: AzureML, **fields: Any) -> SubmitError:
     """The error of a job that is not submitted, checked for what every one must be."""
     with pytest.raises(SubmitError) as caught:
@@ -285,6 +279,15 @@ def test_an_untrusted_certificate(
 
     assert "the certificate of management.azure.com is not trusted here" in str(error)
     assert "REQUESTS_CA_BUNDLE" in str(error.hint)
+
+
+def test_a_certificate_of_another_host(emulator: Emulator, azure: AzureML) -> None:
+    """As of somebody in between, whose authority is trusted."""
+    emulator.certify_as("elsewhere.example")
+
+    error = refused(azure)
+
+    assert "the certificate of management.azure.com is not trusted here" in str(error)
 
 
 @needs("openssl")

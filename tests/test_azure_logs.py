@@ -23,12 +23,6 @@ pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
 
 @pytest.fixture
-def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
-    emulator.assets.add_environment("torch")
-    return AzureML(workspace_of(emulator))
-
-
-@pytest.fixture
 def run(azure: AzureML) -> AzureRun:
     """A run of 2 x 2 processes that waits for the test."""
     return azure.submit(job(node_count=2, distribution=PyTorch(process_count_per_node=2)))

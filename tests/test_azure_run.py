@@ -17,7 +17,7 @@ import pytest
 from emulator import Emulator, answer, reset_before
 from emulator.fixtures import SDK_WARNINGS
 from running import CLI, await_, cli
-from submitting import code_in, job, workspace_of
+from submitting import code_in, job
 
 from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow, submit
 from azml_dist.azureml.logs import PIECE, LogName, World, parse
@@ -25,12 +25,6 @@ from azml_dist.azureml.run import AzureRun
 from azml_dist.logs import Source
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
-
-
-@pytest.fixture
-def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
-    emulator.assets.add_environment("torch")
-    return AzureML(workspace_of(emulator))
 
 
 @pytest.fixture

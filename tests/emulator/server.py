@@ -31,6 +31,8 @@ class ProxyServer:
         self._serve = serve
         self._authority = authority
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self.certified_as: str | None = None
+        """The host name in all certificates, in place of each host's own."""
         self._lock = threading.Lock()
         self._http = _Server(("127.0.0.1", 0), _Connection)
         self._http.front = self
@@ -61,7 +63,7 @@ class ProxyServer:
         with self._lock:
             if host not in self._contexts:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                self._authority.issue_cert(host).configure_cert(context)
+                self._authority.issue_cert(self.certified_as or host).configure_cert(context)
                 self._contexts[host] = context
             return self._contexts[host]
 

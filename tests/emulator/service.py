@@ -122,6 +122,10 @@ class Emulator:
         """Put a fault at request `at` of `requests`, or at the next `times` that match route and host patterns."""
         self._faults.add(fault, at=at, route=route, host=host, times=times)
 
+    def certify_as(self, host: str) -> None:
+        """From now on be somebody in between: the certificates are of another host than the one that is asked."""
+        self._server.certified_as = host
+
     def forget(self) -> None:
         """Start counting anew: no requests, no faults to come."""
         with self._lock:
