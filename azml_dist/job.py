@@ -1,162 +1,106 @@
-"""What a person writes: a `Job`. `az ml` YAML and Azure's own names are another spelling of the same.
-
-Facts about fields are those of Azure ML's "CLI (v2) command job YAML schema" (reference-yaml-job-command), unless a
-docstring names another source.
-"""
+"""`Job`: what you write, and what you can do with it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from os import PathLike
-from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, model_validator
 from typing_extensions import Self
 
-from azml_dist.errors import JobError, Problem
-from azml_dist.model import Model
-from azml_dist.parameter import Parameter
-from azml_dist.parts import AnyDistribution, AnyEnvironment, AnyService, InputOrValue
-from azml_dist.parts import Build as Build
-from azml_dist.parts import Environment as Environment
-from azml_dist.parts import Identity as Identity
-from azml_dist.parts import Input as Input
-from azml_dist.parts import JupyterLab as JupyterLab
-from azml_dist.parts import Mpi as Mpi
-from azml_dist.parts import Output as Output
-from azml_dist.parts import PyTorch as PyTorch
-from azml_dist.parts import Queue as Queue
-from azml_dist.parts import Ray as Ray
-from azml_dist.parts import Ssh as Ssh
-from azml_dist.parts import TensorBoard as TensorBoard
-from azml_dist.parts import TensorFlow as TensorFlow
-from azml_dist.parts import VsCode as VsCode
-from azml_dist.values import (
-    CodePath,
-    ComponentCommand,
-    Compute,
-    Count,
-    CountOrExpression,
-    ExperimentName,
-    JobName,
-    PortName,
-    ShmSize,
-    Tags,
-    Text,
-    VariableName,
-    VariableValue,
-    Words,
-    also,
-    frozen,
-    is_remote,
-)
+from azml_dist.errors import JobError
+from azml_dist.model.job import JobFields
+from azml_dist.model.parts import Build as Build
+from azml_dist.model.parts import Environment as Environment
+from azml_dist.model.parts import Identity as Identity
+from azml_dist.model.parts import Input as Input
+from azml_dist.model.parts import JupyterLab as JupyterLab
+from azml_dist.model.parts import Mpi as Mpi
+from azml_dist.model.parts import Output as Output
+from azml_dist.model.parts import PyTorch as PyTorch
+from azml_dist.model.parts import Queue as Queue
+from azml_dist.model.parts import Ray as Ray
+from azml_dist.model.parts import Ssh as Ssh
+from azml_dist.model.parts import TensorBoard as TensorBoard
+from azml_dist.model.parts import TensorFlow as TensorFlow
+from azml_dist.model.parts import VsCode as VsCode
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Command, CommandJob
     from azure.ai.ml.entities import Sweep as AzureSweep
 
-    from azml_dist.plan import LaunchPlan
+    from azml_dist.plan.plan import LaunchPlan
+    from azml_dist.runs.run import Run
 
 
-_OPTIONAL = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
-_INPUT = re.compile(r"\$\{\{\s*inputs\.(\w+)\s*\}\}")
+class Job(JobFields):
+    """One command, run once in each of `node_count` x `process_count_per_node` processes.
 
-OPEN_INPUT = "<input {name}>"
-"""Stands for the value of an input that is still to be given."""
+    ::
 
+        job = Job(
+            command="python train.py --epochs ${{inputs.epochs}}",
+            code="src",
+            inputs={"epochs": 3},
+            node_count=2,
+            distribution=PyTorch(process_count_per_node=4),
+            environment="azureml:my-environment@latest",
+            compute="gpu-cluster",
+        )
+        print(job.plan())
+    """
 
-class Job(Model):
-    """One command, run once in each of `node_count` x `process_count_per_node` processes."""
-
-    command: Words
-    """Run by `bash -c`, or a list, each element one argument. `${{inputs.x}}` and `${{outputs.y}}` are replaced."""
-    code: CodePath | None = None
-    """The folder that every node gets a copy of, to start the command in; an empty one where it is not given."""
-    inputs: Annotated[Mapping[PortName, InputOrValue], frozen] = Field(default_factory=dict, validate_default=True)
-    """Literal values, and data as `Input(path=…)`; a component's have a `Parameter` until they are given."""
-    outputs: Annotated[Mapping[PortName, Output], frozen] = Field(default_factory=dict, validate_default=True)
-    """What the job writes and Azure ML keeps, by name."""
-    environment: AnyEnvironment | None = None
-    """`azureml:NAME@latest`, `azureml:NAME:VERSION`, `azureml://registries/…`, or an `Environment`; Azure needs one."""
-    compute: Compute | None = None
-    """The name of a compute cluster; serverless compute where it is not given."""
-    instance_type: Text | None = None
-    """The VM size of serverless compute, or the instance type of a Kubernetes cluster."""
-    node_count: Annotated[CountOrExpression, also("node_count", "instance_count")] = 1
-    """How many machines."""
-    distribution: AnyDistribution | None = None
-    """How Azure ML starts the processes: `PyTorch`, `Mpi`, `TensorFlow` or `Ray`; one process where it is not given."""
-    environment_variables: Annotated[Mapping[VariableName, VariableValue | None], frozen] = Field(
-        default_factory=dict, validate_default=True
-    )
-    """Set in every process. `None` (YAML: null) takes the value of your own environment, never printed."""
-    shm_size: ShmSize | None = None
-    """Shared memory of the container, as `16g`; Azure ML takes `2g` where it is not given."""
-    docker_args: Words | None = None
-    """Further arguments of `docker run`, as one text or as a list."""
-    timeout: Count | None = None
-    """Seconds after which the run is cancelled."""
-    max_node_count: Annotated[Count | None, also("max_node_count", "max_instance_count")] = None
-    """The most nodes that an elastic job may get; a preview feature of Azure ML."""
-    locations: tuple[Text, ...] | None = None
-    """Regions that the job may run in."""
-    resource_properties: Annotated[Mapping[str, Any], frozen] | None = None
-    """Further settings of the compute, which Azure ML takes as they are."""
-    queue: Queue | None = None
-    """Which queue the job waits in, and how urgently."""
-    identity: Identity | None = None
-    """Whose rights the run has towards data."""
-    services: Annotated[Mapping[str, AnyService], frozen] = Field(default_factory=dict, validate_default=True)
-    """Ways into the running job, by a name of your choice."""
-    name: JobName | None = None
-    """Unique in the workspace; generated where it is not given."""
-    display_name: Text | None = None
-    """Shown in Azure ML studio."""
-    experiment_name: ExperimentName | None = None
-    """Groups runs in Azure ML studio."""
-    description: Text | None = None
-    """Shown in Azure ML studio."""
-    tags: Tags = Field(default_factory=dict, validate_default=True)
-    """Shown in Azure ML studio, and searched for there."""
-    properties: Tags = Field(default_factory=dict, validate_default=True)
-    """Kept with the run; they cannot be changed later."""
-    parent_job_name: JobName | None = None
-    """The job that this one is shown under."""
+    model_config = ConfigDict(defer_build=False)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Job:
-        """The job in an `az ml` YAML, whose paths are relative to its folder, or in `path/to/file.py:NAME`."""
-        from azml_dist.jobfile import load_job
+        """The job in an `az ml` YAML file, with paths relative to its folder, or in `path/to/file.py:NAME`."""
+        from azml_dist.files import pyfile
+        from azml_dist.files.jobfile import load_job
 
-        return load_job(path)
+        if named := pyfile.python_name(fspath(path)):
+            found = pyfile.load_python_object(
+                *named, is_job=lambda one: type(one).__name__ in ("Job", "Command", "CommandJob")
+            )
+            return (found if isinstance(found, Job) else cls.from_command(found)).read_from(fspath(path))
+        return load_job(cls, path)
 
     @classmethod
     def from_command(cls, command: Command | CommandJob) -> Job:
-        """The job that azure-ai-ml's own `command(...)` means; what a job has no place for is refused by name."""
-        from azml_dist.azureml.from_command import from_command
+        """The job that azure-ai-ml's `command(...)` stands for; raises `JobError` for what a job cannot express."""
+        from azml_dist.sdk.from_command import from_command
 
-        return from_command(command)
+        return from_command(cls, command)
+
+    @classmethod
+    def from_run(cls, run: Run) -> Job:
+        """The job of a run, here or in the workspace: `azml_dist.run("NAME")` finds one. It has no name of its own.
+
+        Its code is that of the run: `submit` sends it again, and `submit(run, on="local")` runs it here. Raises
+        `JobError` for runs that are no single command, and `SubmitError` if the workspace cannot be asked.
+        """
+        job = run.job()
+        return job if isinstance(job, cls) else cls(**{name: getattr(job, name) for name in job.model_fields_set})
 
     def dump(self, path: str | PathLike[str]) -> None:
-        """Write the job as the YAML of `az ml job create -f`; paths near the file are seen from its folder."""
-        from azml_dist.dump import dump_job
+        """Write the job as YAML for `az ml job create -f`; paths near the file are relative to its folder."""
+        from azml_dist.files.dump import dump_job
 
         dump_job(self, path)
 
     def plan(self) -> LaunchPlan:
         """What this job means: offline, without credentials. `print` it."""
-        from azml_dist.plan import plan_job
+        from azml_dist.plan.plan import plan_job
 
         return plan_job(self)
 
     def to_command(self) -> Command:
-        """azure-ai-ml's own `Command`, from which sweeps and pipelines are made; it is not submitted.
+        """azure-ai-ml's own `Command`, from which you can make sweeps and pipelines; it is not submitted.
 
-        Variables marked `None` have their values in it: do not print it.
+        It contains the values of variables that the job sets to `None`: do not print it.
         """
-        from azml_dist.azureml.command import to_command
+        from azml_dist.sdk.command import to_command
 
         return to_command(self)
 
@@ -173,12 +117,13 @@ class Job(Model):
         trial_timeout: int | None = None,
         early_termination_policy: Any = None,
     ) -> AzureSweep:
-        """azure-ai-ml's own sweep over this job's literal inputs: to be submitted by its client, or for a pipeline.
+        """azure-ai-ml's own sweep over the literal inputs of this job, for its client to submit or for a pipeline.
 
-        Arguments are those of azure-ai-ml's `Command.sweep`, and its classes are taken as ours are. Unlike there, the
-        trials keep the job's nodes and shared memory. `azml_dist.Sweep` runs here too.
+        The arguments are those of azure-ai-ml's `Command.sweep`; its classes and ours are both accepted. Unlike there,
+        the trials keep the nodes and shared memory of the job. `azml_dist.Sweep` also runs locally.
         """
-        from azml_dist.sweep import Sweep
+        from azml_dist.model.sweep import SweepFields
+        from azml_dist.sdk.sweep import to_azure
 
         limits = {
             "max_total_trials": max_total_trials,
@@ -193,97 +138,18 @@ class Job(Model):
             "limits": {name: value for name, value in limits.items() if value is not None},
             "early_termination": early_termination_policy,
         }
-        return Sweep(job=self, **fields).to_azure()
+        return to_azure(SweepFields(job=self, **fields))
 
     def with_set(self, *settings: str) -> Job:
-        """A variant by the texts of `--set FIELD=VALUE`; fields have YAML's names or ours, values are read as YAML."""
-        from azml_dist.settings import with_settings
+        """A changed copy, with the syntax of `--set FIELD=VALUE`: YAML's field names or ours, and YAML values."""
+        from azml_dist.files.settings import with_settings
 
         return with_settings(self, settings)
 
-    @property
-    def process_count_per_node(self) -> int:
-        """How many processes each node runs; 1 where the distribution does not say."""
-        return getattr(self.distribution, "process_count_per_node", None) or 1
-
-    @property
-    def shell_command(self) -> str:
-        """The command as one text for the shell, its expressions not yet replaced."""
-        if isinstance(self.command, str):
-            return self.command
-        # Every element with an expression is put in single quotes, which protect whatever replaces it.
-        return " ".join(map(quote, self.command))
-
-    @property
-    def code_folder(self) -> str | None:
-        """The code folder on this machine; None where there is none, or the code is an asset in Azure."""
-        return self.code if self.code and not is_remote(self.code) else None
-
-    @property
-    def sent_command(self) -> str:
-        """The command as it goes to Azure ML: a component's without the `$[[ ]]` that its pipeline would resolve."""
-        command = self.shell_command
-        return self.without_optional_parts(command) if isinstance(self.command, ComponentCommand) else command
-
-    def without_optional_parts(self, command: str) -> str:
-        """The command with each `$[[ ... ]]` replaced by its content, or by nothing if an input in it has no value."""
-        return _OPTIONAL.sub(lambda part: part[1] if all(map(self._has, _INPUT.findall(part[1]))) else "", command)
-
-    @property
-    def open_inputs(self) -> list[str]:
-        """The inputs that need a value before a run."""
-        return [name for name, value in self.inputs.items() if isinstance(value, Parameter) and value.is_open]
-
-    def is_left_out(self, name: str) -> bool:
-        """Whether an input is optional, and has no value."""
-        value = self.inputs[name]
-        return isinstance(value, Parameter) and value.default is None and value.optional
-
-    def is_data(self, name: str) -> bool:
-        """Whether an input is data, not a literal value."""
-        value = self.inputs[name]
-        return isinstance(value, Input) or (isinstance(value, Parameter) and value.is_data)
-
-    def literal(self, name: str) -> str:
-        """The text that replaces a literal input in the command, as azure-ai-ml sends it: `True`, `1e-05`."""
-        value = self.inputs[name]
-        if not isinstance(value, Parameter):
-            return str(value)
-        return OPEN_INPUT.format(name=name) if value.default is None else value.default_text
-
-    def data_type(self, name: str) -> str:
-        """The type of a data input, as `uri_folder`."""
-        return self._data(name).type
-
-    def data_uri(self, name: str) -> str:
-        """The path of a data input, as it was given."""
-        return self._data(name).path
-
-    def local_path(self, name: str) -> str | None:
-        """The path of a data input that is on this machine; None where it is elsewhere."""
-        data = self.inputs[name]
-        return data.path if isinstance(data, Input) and data.is_local else None
-
-    def _has(self, name: str) -> bool:
-        return name in self.inputs and not self.is_left_out(name)
-
-    def _data(self, name: str) -> Input:
-        data = self.inputs[name]
-        if not isinstance(data, Input):
-            raise JobError(f"`{name}` is a literal value, not data", where=f"inputs.{name}")
-        return data
-
     @model_validator(mode="after")
     def _check(self) -> Self:
-        from azml_dist.rules import problems_of
+        from azml_dist.plan.rules import problems_of
 
         if problems := tuple(problems_of(self)):
             raise JobError.of(problems)
         return self
-
-
-def check_files(job: Job) -> list[Problem]:
-    """What is wrong with the files on this machine that a job names: its code folder, its local inputs, its build."""
-    from azml_dist.rules import file_problems
-
-    return list(file_problems(job))

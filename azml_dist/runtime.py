@@ -1,4 +1,4 @@
-"""Where this process stands in its run, whatever has started it; and torch.distributed set up from that.
+"""Finds the rank of this process under any launcher, and sets up torch.distributed with it.
 
     from azml_dist.runtime import process_group
 
@@ -8,7 +8,7 @@
         if ctx.is_main:
             save(model)
 
-It needs the standard library alone, and nothing else of the package: this one file may be copied next to a script,
+It needs only the standard library and nothing else from the package: you can copy this one file next to your script,
 into any image with Python 3.8 or later. `python -m azml_dist.runtime` (or `python runtime.py`) prints what it finds.
 """
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["Context", "ContextError", "context", "process_group"]
 
 SEVERAL_NODES_PORT, ONE_NODE_PORT = 6105, 54965
-"""Where rank 0 of an MPI job listens unless `MASTER_PORT` says otherwise. The ports that DeepSpeed
-(`deepspeed/comm/comm.py`, its branch for Azure ML) and hi-ml (`health_azure/utils.py`) take."""
+"""Where rank 0 of an MPI job listens unless `MASTER_PORT` is set. DeepSpeed (`deepspeed/comm/comm.py`, its branch for
+Azure ML) and hi-ml (`health_azure/utils.py`) use the same ports."""
 
 
 class ContextError(ValueError):
-    """The environment tells no place in a world, or two different ones. `hint` says what to do about it."""
+    """The environment variables define no rank, or contradict each other. `hint` says what to do about it."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"{message}\n\nhint: {hint}")
@@ -42,43 +42,43 @@ class ContextError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """The place of a process in its run."""
+    """The rank of a process, and everything that belongs to it."""
 
     rank: int
-    """Its number in the world, from 0."""
+    """The number of the process in the run, from 0."""
     world_size: int
-    """How many processes the world has."""
+    """How many processes the run has."""
     local_rank: int
-    """Its number on its node; where each process has a GPU, also the index of that."""
+    """The number of the process on its node; if each process has a GPU, also the index of its GPU."""
     local_world_size: int | None
-    """How many processes its node has; None where nothing tells."""
+    """How many processes its node has; None if unknown."""
     node_rank: int | None
-    """The number of its node; None where nothing tells."""
+    """The number of its node; None if unknown."""
     node_count: int | None
-    """How many nodes there are; None where nothing tells."""
+    """How many nodes the run has; None if unknown."""
     launcher: str
-    """What started it: `torchrun`, `pytorch` (Azure ML itself), `mpirun`, `tensorflow`, `ray` or `python`."""
+    """What started the process: `torchrun`, `pytorch` (Azure ML itself), `mpirun`, `tensorflow`, `ray` or `python`."""
     role: str
-    """`worker`; `chief` or `ps` of TensorFlow; `head` of Ray; `main` of a process that is alone."""
+    """`worker`; `chief` or `ps` with TensorFlow; `head` with Ray; `main` for a single process."""
     master_addr: str | None
-    """The address of rank 0; None where nothing tells."""
+    """The address of rank 0; None if unknown."""
     master_port: int | None
-    """A port there that is free for rank 0 to listen on; None where nothing tells."""
+    """A port at that address on which rank 0 can listen; None if unknown."""
     run_id: str | None
     """The name of the run (`AZUREML_RUN_ID`)."""
     restart_count: int = 0
-    """How often torchrun has started the processes again."""
+    """How often torchrun has restarted the processes."""
     device: str | None = None
-    """`cuda:1` or `cpu`, as `process_group` has chosen; None before."""
+    """`cuda:1` or `cpu`, as chosen by `process_group`; None before that."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0 of the world: the one to write a checkpoint or a metric."""
+        """Whether this is rank 0: the process that should write checkpoints and metrics."""
         return self.rank == 0
 
     @property
     def is_local_main(self) -> bool:
-        """Whether this is the first process of its node: the one to unpack data there."""
+        """Whether this is the first process on its node: the one that should unpack data there."""
         return self.local_rank == 0
 
     def __str__(self) -> str:
@@ -89,14 +89,14 @@ class Context:
 
 
 def context(environ: Mapping[str, str] | None = None) -> Context:
-    """The place of this process, from the variables that torchrun, Azure ML, mpirun, TensorFlow or Ray have set.
+    """The context of this process, from the variables that torchrun, Azure ML, mpirun, TensorFlow or Ray have set.
 
-    Raises ContextError where they are half set, impossible, or contradict each other. Never guesses: a wrong rank is
-    worse than a stop.
+    Raises ContextError if they are incomplete, impossible or contradictory. Never guesses: a wrong rank is worse than
+    a stop.
     """
     env = os.environ if environ is None else environ
     if "TORCHELASTIC_RUN_ID" in env:
-        # torchrun is the innermost launcher, and what stands round it (a job of one process a node) does not count.
+        # torchrun is the innermost launcher; what started it (a job with one process per node) does not count.
         return _from_names(env, _TORCHRUN)
     told = {"TF_CONFIG": _from_tf_config(env)} if "TF_CONFIG" in env else {}
     told.update({_said(env, names): _from_names(env, names) for names in _BY_NAMES if _said(env, names)})
@@ -110,13 +110,13 @@ def context(environ: Mapping[str, str] | None = None) -> Context:
 
 @contextlib.contextmanager
 def process_group(backend: str | None = None, timeout: float | timedelta | None = None) -> Iterator[Context]:
-    """torch.distributed, set up for this process and taken down at the end; gives the context, with its `device`.
+    """Sets up torch.distributed for this process and shuts it down at the end; yields the context, with its `device`.
 
-    Without `backend`, it is `nccl` where each process of the node has a GPU, and `gloo` on the CPU otherwise. `timeout`
-    is that of collectives, in seconds or as a timedelta; torch's own default is 10 minutes for nccl, 30 for gloo.
-    A process group that is there already is used, and left as it is. For as long as the group lives, the variables
-    that libraries read (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`) are set under mpirun and with
-    `TF_CONFIG` too. Raises ContextError, also where torch is missing.
+    The default `backend` is `nccl` if each process of the node has a GPU, otherwise `gloo` on the CPU. `timeout` is the
+    timeout of collectives, in seconds or as a timedelta; torch's own default is 10 minutes for nccl, 30 for gloo.
+    An existing process group is used and left as it is. While the group exists, the variables that libraries read
+    (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`) are also set under mpirun and with `TF_CONFIG`.
+    Raises ContextError, also if torch is missing.
     """
     dist, ctx = _torch_distributed(), _with_device(context(), backend)
     if dist.is_initialized():
@@ -128,7 +128,7 @@ def process_group(backend: str | None = None, timeout: float | timedelta | None 
         try:
             yield ctx
         except BaseException:
-            # Others may be waiting in a collective, and nccl's end would wait for them. This process ends anyway.
+            # Others may be waiting in a collective, and shutting nccl down would wait for them. We exit anyway.
             if dist.is_initialized() and "nccl" not in str(dist.get_backend()):
                 _take_down(dist)
             raise
@@ -136,7 +136,7 @@ def process_group(backend: str | None = None, timeout: float | timedelta | None 
 
 
 def main() -> int:
-    """Print the context of this process, in lines or with `--json`."""
+    """Print the context of this process, as text or with `--json`."""
     words = sys.argv[1:]
     if words not in ([], ["--json"]):
         print("usage: python -m azml_dist.runtime [--json]", file=sys.stderr)
@@ -158,7 +158,7 @@ def main() -> int:
 
 
 class _Names(NamedTuple):
-    """The variables by which one launcher tells a process its place."""
+    """The variables with which one launcher tells a process its rank."""
 
     launcher: str
     rank: str
@@ -170,9 +170,9 @@ class _Names(NamedTuple):
 
 
 _TORCHRUN = _Names("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE")
-# Azure ML sets no LOCAL_WORLD_SIZE. Other launchers, DeepSpeed's for one, set these same variables.
+# Azure ML does not set LOCAL_WORLD_SIZE. Other launchers, such as DeepSpeed's, set the same variables.
 _PYTORCH = _Names("pytorch", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
-# No node_rank: OMPI_COMM_WORLD_NODE_RANK is the rank among the processes of a node, and never the index of the node.
+# No node_rank: OMPI_COMM_WORLD_NODE_RANK is the rank among the processes of a node, never the index of the node.
 _OPEN_MPI = _Names(
     "mpirun",
     "OMPI_COMM_WORLD_RANK",
@@ -193,7 +193,7 @@ _STARTED_BY = {
 
 
 def _said(env: Mapping[str, str], names: _Names) -> str:
-    """`RANK=1, WORLD_SIZE=4`: what is set of the variables that make a place."""
+    """`RANK=1, WORLD_SIZE=4`: those variables for the rank that are set."""
     return ", ".join(f"{name}={env[name]}" for name in (names.rank, names.world_size, names.local_rank) if name in env)
 
 
@@ -212,7 +212,7 @@ def _from_names(env: Mapping[str, str], names: _Names) -> Context:
         _below(names.local_rank, local_rank, names.local_world_size, local_world_size)
     node_rank = _number(env, names.node_rank) if names.node_rank else None
     if local_world_size and world_size % local_world_size == 0:
-        # In blocks: "Distributed GPU training guide" of Azure ML derives the node of an MPI process so.
+        # In blocks: Azure ML's "Distributed GPU training guide" derives the node of an MPI process this way.
         node_count = world_size // local_world_size if node_count is None or names in _MPI else node_count
         node_rank = rank // local_world_size if node_rank is None else node_rank
     if node_rank is not None and node_count is not None:
@@ -240,7 +240,7 @@ _MPI = (_OPEN_MPI, _INTEL_MPI)
 def _local_rank_of(env: Mapping[str, str], names: _Names, rank: int, local_world_size: int | None) -> int:
     if local_world_size is None:
         raise ContextError(
-            f"{_said(env, names)}, and {names.local_rank} is not set",
+            f"{_said(env, names)}, but {names.local_rank} is not set",
             f"set {names.local_rank} to the number of this process on its node",
         )
     return rank % local_world_size
@@ -257,8 +257,8 @@ def _from_tf_config(env: Mapping[str, str]) -> Context:
     places = {(kind, i): place for place, (kind, i, _) in enumerate(tasks)}
     if (role, index) not in places:
         raise ContextError(
-            f"TF_CONFIG has the task {role} {index}, which is not in its cluster: {json.dumps(cluster)}",
-            "`task` names a type of `cluster`, and an index into its list of addresses",
+            f"the task in TF_CONFIG, {role} {index}, is not in its cluster: {json.dumps(cluster)}",
+            "`task` must have a type from `cluster`, and an index into its list of addresses",
         )
     rank = places[role, index]
     node_count = _number(env, "AZUREML_NODE_COUNT")
@@ -266,7 +266,7 @@ def _from_tf_config(env: Mapping[str, str]) -> Context:
         nodes = [str(i) for _, i, _ in tasks]
     else:
         nodes = [address.rpartition(":")[0] for _, _, address in tasks]
-    # Of two tasks on a node the parameter server comes first: seen, by its port.
+    # If a node has two tasks, the parameter server comes first: seen, from its port.
     beside = sorted((tasks[i][0] != "ps", i) for i in range(len(tasks)) if nodes[i] == nodes[rank])
     host, _, port = tasks[0][2].rpartition(":")
     return Context(
@@ -298,7 +298,7 @@ def _tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
         shown = text if len(text) <= 200 else text[:200] + "..."
         raise ContextError(
             f"TF_CONFIG={shown} cannot be read",
-            'it is JSON: {"cluster":{"worker":["host:port",...]},"task":{"type":"worker","index":0}}',
+            'it must be JSON: {"cluster":{"worker":["host:port",...]},"task":{"type":"worker","index":0}}',
         ) from error
     return cluster, role, index
 
@@ -308,8 +308,8 @@ def _alone(env: Mapping[str, str]) -> Context:
     nodes = _number(env, "AZUREML_NODE_COUNT") or 1
     if nodes > 1 and not head and env.get("AZUREML_PROCESS_NAME") != "main":
         raise ContextError(
-            f"AZUREML_NODE_COUNT={nodes}, and no variable tells this process its place",
-            "give the job a distribution: `type: pytorch` sets RANK, WORLD_SIZE and LOCAL_RANK",
+            f"AZUREML_NODE_COUNT={nodes}, but no variable tells this process its rank",
+            "add a distribution to the job: `type: pytorch` sets RANK, WORLD_SIZE and LOCAL_RANK",
         )
     launcher, role = ("ray", "head") if head else ("python", "main")
     return Context(0, 1, 0, 1, 0, nodes, launcher, role, None, None, env.get("AZUREML_RUN_ID"))
@@ -320,8 +320,8 @@ def _master(env: Mapping[str, str]) -> tuple[str | None, int | None]:
 
 
 def _mpi_master(env: Mapping[str, str], node_count: int | None) -> tuple[str | None, int | None]:
-    """Where rank 0 listens. Azure ML gives MPI jobs no `MASTER_ADDR`; the port behind `AZ_BATCH_MASTER_NODE` is not
-    for the job ("Do not overwrite master port with that", says DeepSpeed)."""
+    """Where rank 0 listens. Azure ML does not set `MASTER_ADDR` in MPI jobs; the port in `AZ_BATCH_MASTER_NODE` is not
+    for the job (DeepSpeed: "Do not overwrite master port with that")."""
     addr, port = _master(env)
     if "AZ_BATCH_MASTER_NODE" in env:
         return addr or env["AZ_BATCH_MASTER_NODE"].partition(":")[0], port or SEVERAL_NODES_PORT
@@ -337,7 +337,7 @@ def _needed(env: Mapping[str, str], name: str, names: _Names) -> int:
     if value is None:
         said = _said(env, names) or f"TORCHELASTIC_RUN_ID={env['TORCHELASTIC_RUN_ID']}"
         raise ContextError(
-            f"{said}, and {name} is not set",
+            f"{said}, but {name} is not set",
             f"set all of {names.rank}, {names.world_size} and {names.local_rank}, or none of them",
         )
     return value
@@ -347,16 +347,16 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
     text = env.get(name)
     if text is None:
         return None
-    # Not `int()` alone, which takes "1_0" and " 1 ".
+    # `int()` would also accept "1_0" and " 1 ".
     if not (text.isascii() and text.isdigit()):
-        raise ContextError(f"{name}={text!r} is not a whole number", "unset it, or set it to a number from 0")
+        raise ContextError(f"{name}={text!r} is not a whole number", "unset it, or set it to a number from 0 up")
     return int(text)
 
 
 def _below(name: str, value: int, limit_name: str, limit: int) -> None:
     if value >= limit:
         raise ContextError(
-            f"{name}={value} is not below {limit_name}={limit}", f"the numbers run from 0 to {limit_name} - 1"
+            f"{name}={value} must be less than {limit_name}={limit}", f"the numbers go from 0 to {limit_name} - 1"
         )
 
 
@@ -372,7 +372,7 @@ def _torch_distributed() -> Any:
 
 
 def _with_device(ctx: Context, backend: str | None) -> Context:
-    """With the device of this process. All processes of a node must choose alike, so it goes by their number."""
+    """Adds the device of this process. All processes of a node must agree, so only their number counts."""
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -382,13 +382,13 @@ def _with_device(ctx: Context, backend: str | None) -> Context:
         return dataclasses.replace(ctx, device=f"cuda:{ctx.local_rank}")
     if gpus and ctx.local_world_size is None:
         raise ContextError(
-            f"LOCAL_RANK={ctx.local_rank}, and this process sees {gpus} GPU(s)",
-            "start as many processes on a node as it has GPUs, or hide them all with CUDA_VISIBLE_DEVICES=",
+            f"LOCAL_RANK={ctx.local_rank}, but this process sees {gpus} GPU(s)",
+            "start as many processes per node as it has GPUs, or hide all GPUs with CUDA_VISIBLE_DEVICES=",
         )
     if backend and "nccl" in backend:
         raise ContextError(
-            f"nccl needs a GPU for each process, and this node has {gpus} for {each}",
-            "leave `backend` out: gloo is taken on the CPU",
+            f"nccl needs a GPU for each process, but this node has {gpus} for {each}",
+            "leave `backend` out to use gloo on the CPU",
         )
     return dataclasses.replace(ctx, device="cpu")
 
@@ -403,7 +403,7 @@ def _torch_variables(ctx: Context) -> Iterator[None]:
         "MASTER_PORT": ctx.master_port,
     }
     if ctx.launcher in ("python", "ray"):
-        wanted = {}  # there is no world for libraries to find
+        wanted = {}  # there are no other processes for libraries to find
     new = {name: str(value) for name, value in wanted.items() if value is not None and name not in os.environ}
     os.environ.update(new)
     try:
@@ -415,32 +415,32 @@ def _torch_variables(ctx: Context) -> Iterator[None]:
 
 def _set_up(dist: Any, ctx: Context, backend: str, options: dict[str, Any]) -> None:
     if ctx.world_size == 1:
-        # Nobody else is there: no address, and no port that somebody may have.
+        # A single process needs no address, and no port that could be in use.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, **options)
         return
     if ctx.master_addr is None or ctx.master_port is None:
         missing = "MASTER_ADDR" if ctx.master_addr is None else "MASTER_PORT"
         raise ContextError(
             f"{missing} is not set: rank {ctx.rank} of {ctx.world_size} does not know where to find rank 0",
-            "set MASTER_ADDR and MASTER_PORT to an address of rank 0's node and a free port there, for all alike",
+            "set MASTER_ADDR and MASTER_PORT, in all processes, to the address of rank 0's node and a free port there",
         )
     try:
         dist.init_process_group(backend, init_method="env://", **options)
     except (dist.DistNetworkError, OSError) as error:
         if ctx.is_main and "EADDRINUSE" in str(error):
             raise ContextError(
-                f"port {ctx.master_port}, where rank 0 is to listen, is taken",
-                "end what listens there, or set MASTER_PORT to a free port for all processes alike",
+                f"port {ctx.master_port}, on which rank 0 should listen, is in use",
+                "stop the program that uses it, or set MASTER_PORT to a free port in all processes",
             ) from error
         raise
 
 
 def _take_down(dist: Any) -> None:
-    """End the group so that the process can end.
+    """Destroy the group in a way that lets the process exit.
 
-    A DistributedDataParallel model that still lives holds the group. Were it the last to, then its end would join a
-    thread of gloo that waits for Python, and now and then the process would hang, or abort, after its work is done
-    (seen with torch 2.13). So models that nobody has are collected, and the group itself stays until the process ends.
+    A DistributedDataParallel model that still exists holds the group. If it were the last to hold it, deleting it would
+    join a thread of gloo that waits for Python, and sometimes the process would hang or abort after its work is done
+    (seen with torch 2.13). So we collect unused models, and keep the group itself until the process exits.
     """
     import ctypes
     import gc

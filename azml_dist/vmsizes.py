@@ -1,11 +1,10 @@
-"""What a VM size has: GPUs, memory, InfiniBand. The data is `vmsizes.csv` beside this file, a source in each row.
+"""The GPUs, memory and InfiniBand of VM sizes. The data is in `vmsizes.csv` next to this file, with a source per row.
 
-Sizes with GPUs alone. What a region and a subscription have, `az ml compute list-sizes` says.
+It covers only sizes with GPUs. `az ml compute list-sizes` shows what a region and a subscription offer.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime
 from fractions import Fraction
 from functools import cache
@@ -21,50 +20,52 @@ class VmSize(NamedTuple):
     name: str
     series: str
     gpu: str
-    """The model, as `NVIDIA H100 SXM5`."""
+    """The model, such as `NVIDIA H100 SXM5`."""
     gpus: Fraction
-    """How many; a part of one where VMs share a GPU."""
+    """How many GPUs; a fraction if VMs share one."""
     gpu_memory_gib: int
-    """Of one GPU, or of the part that the VM gets."""
+    """Memory of one GPU, or of the fraction that the VM gets, in GiB."""
     vcpus: int
     memory_gib: int | None
-    """Of the machine, as the documentation prints it; None where it does not."""
+    """Memory of the VM in GiB, as in the documentation; None if it is not documented."""
     infiniband_gbps: int
-    """Of the whole VM, in Gbit/s; 0 without InfiniBand."""
+    """Bandwidth of the whole VM, in Gbit/s; 0 without InfiniBand."""
     gpu_link: str
-    """What joins the GPUs of the VM: `NVLink`, `NVLink in pairs`, `Infinity Fabric`; empty for PCIe alone."""
+    """What connects the GPUs of the VM: `NVLink`, `NVLink in pairs`, `Infinity Fabric`; empty for PCIe only."""
     status: str
-    """`current`, `preview`, `restricted` (capacity for those who have it) or `retired`."""
+    """`current`, `preview`, `restricted` (only for customers who already have capacity) or `retired`."""
     retired: datetime.date | None
-    """The day that Azure's documentation names for its retirement."""
+    """The retirement date in Azure's documentation."""
     note: str
-    """What the other fields do not say, and which of them is not from the page."""
+    """What the other fields do not cover, and which of them does not come from the page."""
     source: str
-    """The page of Azure's documentation that the figures are from."""
+    """The page of Azure's documentation with the figures."""
 
     @property
     def gpu_count(self) -> int:
-        """How many GPUs a process sees; a part of one is one."""
+        """How many GPUs a process sees; a fraction counts as one."""
         return max(1, int(self.gpus))
 
     @property
     def has_infiniband(self) -> bool:
-        """Whether nodes of this size talk over InfiniBand: sizes with an `r` in their name do."""
+        """Whether nodes of this size communicate over InfiniBand: those with an `r` in their name do."""
         return self.infiniband_gbps > 0
 
 
 def vm_size(name: str) -> VmSize | None:
-    """The size of that name, in any case, as `Standard_ND96isr_H100_v5`; None where it is not known here."""
-    return _by_name().get(name.lower())
+    """The size with this name, in upper or lower case, such as `Standard_ND96isr_H100_v5`; None if it is not listed."""
+    return _by_name().get(name.lower()) if name else None
 
 
 def vm_sizes() -> list[VmSize]:
-    """Every size that is known here: the strongest series first, the retired ones last."""
+    """Every listed size: the strongest series first, retired ones last."""
     return list(_by_name().values())
 
 
 @cache
 def _by_name() -> dict[str, VmSize]:
+    import csv  # half a millisecond; many jobs name no size
+
     with _DATA.open(encoding="utf-8", newline="") as file:
         return {row["name"].lower(): _size(row) for row in csv.DictReader(file)}
 

@@ -12,34 +12,43 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import rows
-from bench.measure import BenchError
-from bench.rows import Row
+from bench.measure import BenchError, Row
 
 INTRO = """\
 # What it costs
 
-Written by `make bench`. Every figure is the median of runs that took turns with those of its peer, so the ratios hold
-on other machines better than the seconds do. Memory is the proportional set size: what processes share counts once.
+Written by `make bench`. Figures are medians of several runs, alternating with runs of the tool that they are compared
+with, so ratios carry over to other machines better than seconds do. Measured once only: a log that grows, a request
+answered 503, and azure-ai-ml's download of the code of a run. Memory is the proportional set size: memory that
+processes share counts once. Modules are compiled, as after `pip install`, and the output of the ranks has Python's
+buffer, whatever the shell sets.
 """
 
 NOTES = """\
 
-The row of lines printed by Python holds what the ranks and the launcher take to start. Under torchrun that is a second
-for the import of torch, here and there alike, so three times its lines are out of reach at this length; the rows of
-`cat` leave starting and stopping out, and show what the merging itself does. A bare import of torch is some 150 MB of
-memory that the agents of a run share: nearly all of what is left of theirs.
+The rows with lines printed by Python include the time that the ranks and the launcher take to start. Under torchrun,
+that is a second for importing torch on both sides, so three times its rate is out of reach at this length; with the
+direct launcher, the start takes half of the CPU time (0.47 of 0.92 s, with compiled modules and buffered output), so
+a slower start shows in these rows. The rows with `cat` leave out starting and stopping: they show how fast the logs are
+merged.
+Importing torch takes some 150 MB of memory, nearly all of what the agents use; the agents of a run share it.
 
-Open MPI 5 starts four Pythons that call nothing of MPI in 40 ms, less than `azml-dist` takes to read a job. A program
-of MPI is another matter: there `mpirun` of itself waits for a second in `MPI_Init`, to see if there is a fabric; a
-run here does not look for one.
+Open MPI 5 starts four Python processes that do not use MPI in 40 ms, less than `azml-dist` needs to read a job.
+Programs that use MPI are different: plain `mpirun` spends a second in `MPI_Init` searching for a fabric; a local run
+skips this search.
 """
+
+
+_SLOWS_PYTHON = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+"""Variables that some containers set. With the first, each start compiles a checkout of this package, as pip does once
+for all; with the second, each printed line is a system call."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, help="where the table goes; the terminal shows it either way")
-    parser.add_argument("--only", action="append", choices=rows.ALL, help="measure this alone; can be repeated")
-    parser.add_argument("--runs", type=int, default=5, help="runs a median is taken of")
+    parser.add_argument("file", nargs="?", type=Path, help="file for the table, which is always printed too")
+    parser.add_argument("--only", action="append", choices=rows.ALL, help="measure only this; can be repeated")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs for each median")
     args = parser.parse_args()
 
     found: list[Row] = []
@@ -60,7 +69,9 @@ def main() -> int:
 
 def _measured(names: list[str], runs: int) -> Iterator[Row]:
     with TemporaryDirectory(prefix="bench-") as folder:
-        os.environ["AZML_DIST_ROOT"] = str(Path(folder, "runs"))  # not among the runs of whoever measures
+        os.environ["AZML_DIST_ROOT"] = str(Path(folder, "runs"))  # keep them apart from the user's own runs
+        for name in _SLOWS_PYTHON:
+            os.environ.pop(name, None)
         for name in names:
             yield from rows.ALL[name](Path(folder, name), runs)
 
@@ -72,7 +83,9 @@ def _table(found: list[Row]) -> list[str]:
 
 def _line(row: Row) -> str:
     sign = "≥" if row.at_least else "≤"
-    ratio = f"{row.ratio:.2f}" if row.peer else ""
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    if row.target is None:
+        return f"| {row.what} | {row.ours} | {row.peer} | {ratio} |  |  |"
     target = f"{sign} {row.target:.3g}" + (f" {row.unit}" if row.unit else "")
     return f"| {row.what} | {row.ours} | {row.peer} | {ratio} | {target} | {'hit' if row.hit else '**miss**'} |"
 

@@ -12,14 +12,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bench.azure import client_env, storage
 from bench.azure_client import Token, ids
-from bench.measure import BenchError
-
-if TYPE_CHECKING:
-    from bench.rows import Row
+from bench.measure import BenchError, Row
 
 SIZE = 2_000_000
 STEPS = 14
@@ -32,30 +29,31 @@ class Followed(NamedTuple):
     megabytes: float
     """Downloaded from the storage."""
     slowest: float
-    """Seconds until a new line was seen, at the most."""
+    """The longest time in seconds until a new line was seen."""
 
 
 def following(place: Path, runs: int) -> Iterator[Row]:
-    """A log of 2 MB that grows in 14 steps, each once the one before has been seen."""
-    from bench.rows import Row
-
+    """A log of 2 MB that grows in 14 steps, each after the one before has been seen."""
     place.mkdir(parents=True)
     with storage() as (azurite, authority):
         mine, theirs = (_follow(who, place, azurite, authority) for who in ("ours", "sdk"))
     size = SIZE / 1e6
     peer = f"azure-ai-ml: {theirs.megabytes:.1f} MB; the log itself: {size:.1f} MB"
     what = f"following a log of {size:.0f} MB that grows {STEPS} times: downloaded, by the log's size"
-    yield Row(what, f"{mine.megabytes:.2f} MB", peer, mine.megabytes / size, 1.1)
+    less = mine.megabytes / theirs.megabytes
+    yield Row(what, f"{mine.megabytes:.2f} MB", peer, less, 1.1, value=mine.megabytes / size)
     took = f"azure-ai-ml: {theirs.slowest:.1f} s"
-    yield Row("its longest wait for a new line", f"{mine.slowest:.1f} s", took, mine.slowest, 3)
+    shorter = mine.slowest / theirs.slowest
+    what = "its longest wait for a new line"
+    yield Row(what, f"{mine.slowest:.1f} s", took, shorter, 3, unit="s", value=mine.slowest)
 
 
 def _follow(who: str, place: Path, azurite: Any, authority: Any) -> Followed:
-    from emulator import Emulator
+    from azml_dist.emulator import Emulator
 
     folder = place / who
     folder.mkdir()
-    with Emulator(azurite, authority) as emulator:
+    with Emulator(azurite.account(), authority) as emulator:
         job = _submitted(emulator, folder)
         job.advance("Running")
         emulator.forget()
@@ -71,12 +69,12 @@ def _follow(who: str, place: Path, azurite: Any, authority: Any) -> Followed:
             raise BenchError(f"{' '.join(argv)} ended with {client.returncode}:\n{err[-2000:]}")
         emulator.assert_clean()
         downloaded = emulator.bytes_by_host()[emulator.workspace.account.host][1]
-        # The first step is there before the client is; how long that one takes to start says nothing.
+        # The first step exists before the client starts, so that its starting time does not count.
         return Followed(downloaded / 1e6, max(waits[1:]))
 
 
 def _submitted(emulator: Any, folder: Path) -> Any:
-    """A job that is there; whoever submitted it is not measured."""
+    """An existing job; submitting it is not measured."""
     emulator.assets.add_environment("torch")
     argv = [sys.executable, "-m", "bench.azure_logs", "submit", "followed"]
     subprocess.run(argv, cwd=folder, env=client_env(emulator, folder), check=True, capture_output=True)
@@ -96,7 +94,7 @@ def _steps(job: Any, client: subprocess.Popen[str]) -> Iterator[float]:
 
 def _read_until(marker: str, client: subprocess.Popen[str]) -> None:
     assert client.stdout
-    # A client that never prints the line is ended, and what it printed with it.
+    # A client that never prints the line is ended, and its output is shown.
     watchdog = threading.Timer(300, client.kill)
     watchdog.start()
     try:

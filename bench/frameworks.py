@@ -8,13 +8,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.jobs import Workplace, free_port, our_run
-from bench.measure import BenchError, medians, seconds
-
-if TYPE_CHECKING:
-    from bench.rows import Row
+from bench.measure import BenchError, Row, medians, ratio, seconds
 
 ROOT = Path(__file__).parents[1]
 PRINTS_ITS_RANK = {
@@ -27,8 +23,6 @@ AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 def mpi(place: Path, runs: int) -> Iterator[Row]:
     """A script that only prints its rank: four on two emulated nodes, against four on one of bare mpirun."""
-    from bench.rows import ratio
-
     work = Workplace(place)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     mpirun = shutil.which("mpirun", path=path)
@@ -46,8 +40,6 @@ def mpi(place: Path, runs: int) -> Iterator[Row]:
 
 def tensorflow(place: Path, runs: int) -> Iterator[Row]:
     """`MultiWorkerMirroredStrategy` on two workers, training to its end."""
-    from bench.rows import ratio
-
     work = Workplace(place)
     work.write_script((ROOT / "tests" / "scripts" / "tensorflow" / "mirrored.py").read_text())
     job = work.write_job("python script.py", 2, 1, distribution="{type: tensorflow, worker_count: 2}")

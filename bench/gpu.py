@@ -9,13 +9,9 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from bench.jobs import tool
-from bench.measure import BenchError, medians
-
-if TYPE_CHECKING:
-    from bench.rows import Row
+from bench.measure import BenchError, Row, medians
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 MEASURED: Mapping[str, Mapping[str, int]] = {"pytorch_ddp": {"epochs": 40}, "resnet50_benchmark": {"steps": 200}}
@@ -23,7 +19,7 @@ MEASURED: Mapping[str, Mapping[str, int]] = {"pytorch_ddp": {"epochs": 40}, "res
 
 
 def throughput(place: Path, runs: int) -> Iterator[Row]:
-    """A row for each sample, where there is a CUDA device; none where there is not."""
+    """A row for each sample if there is a CUDA device, otherwise none."""
     import torch
 
     if count := torch.cuda.device_count():
@@ -33,8 +29,6 @@ def throughput(place: Path, runs: int) -> Iterator[Row]:
 
 
 def row(sample: str, inputs: Mapping[str, int], processes: int, device: str, place: Path, runs: int) -> Row:
-    from bench.rows import Row
-
     place.mkdir(parents=True, exist_ok=True)
     found = medians(
         {
@@ -60,16 +54,19 @@ def under_azml_dist(sample: str, inputs: Mapping[str, int], processes: int) -> f
 def under_torchrun(sample: str, inputs: Mapping[str, int], processes: int, place: Path) -> float:
     given = _defaults(sample) | {name: str(value) for name, value in inputs.items()}
     flags = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
-    output = ["--output", str(place / os.urandom(4).hex())]  # a folder of its own: samples go on from what they find
+    output = [
+        "--output",
+        str(place / os.urandom(4).hex()),
+    ]  # a separate folder, because samples resume from checkpoints that they find
     torchrun = [tool("torchrun"), "--standalone", "--nproc-per-node", str(processes)]
     return images_per_second(_run([*torchrun, str(SAMPLES / sample / "train.py"), *flags, *output]))
 
 
 def images_per_second(printed: str) -> float:
-    """The median of those that a script reports, but for the first, which holds the warming up."""
+    """The median of the figures that a script reports, without the first, which includes warming up."""
     found = [float(value) for value in re.findall(r"\bimages_per_second ([\d.]+(?:e\+\d+)?)", printed)]
     if not found:
-        raise BenchError(f"there is no throughput in:\n{printed}")
+        raise BenchError(f"no throughput in:\n{printed}")
     return median(found[1:] or found)
 
 

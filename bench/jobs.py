@@ -18,13 +18,13 @@ for i in range(int(sys.argv[1])):
 """
 
 SLEEPS = "echo $$ > {pids}/$RANK.part; mv {pids}/$RANK.part {pids}/$RANK; exec sleep 600"
-"""Each rank leaves its process id, so that what is not the user's can be told from what is."""
+"""Each rank writes its process id, to distinguish the user's processes from others."""
 
 FAILS = (
     "echo $$ > {pids}/$RANK; if [ $RANK != 2 ]; then exec sleep 600; fi; "
     "while [ $(ls {pids} | wc -l) -lt 4 ]; do sleep 0.1; done; date +%s.%N > {failed_at}; exit 3"
 )
-"""Rank 2 fails once all four are there; the others block."""
+"""Rank 2 fails once all four have started; the others block."""
 
 
 class Workplace:

@@ -1,4 +1,4 @@
-"""Timing whole processes, taking turns; finding and weighing every process that a command started."""
+"""Times whole processes in turns; finds every process that a command started, and its memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,54 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
+from typing import NamedTuple
 
 _MARK = "AZML_DIST_BENCH_MARK"
 
 
 class BenchError(Exception):
-    """A command that was to be measured did not do its work."""
+    """A command that should be measured did not do its work."""
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    ours: str
+    peer: str
+    ratio: float | None
+    """Ours over the peer's; None for a row without a peer."""
+    target: float | None
+    """None for a figure that is only reported."""
+    at_least: bool = False
+    """The target is a floor, not a ceiling."""
+    unit: str = ""
+    value: float | None = None
+    """What is compared with the target, if not the ratio."""
+
+    @property
+    def hit(self) -> bool:
+        if self.target is None:
+            return True
+        value = self.value if self.value is not None else self.ratio
+        assert value is not None
+        return value >= self.target if self.at_least else value <= self.target
+
+
+def ratio(what: str, peer: str, found: Mapping[str, float], target: float) -> Row:
+    """Our seconds against a peer's; the target is for their ratio."""
+    ours, theirs = found["ours"], found["peer"]
+    return Row(what, in_seconds(ours), f"{peer}: {in_seconds(theirs)}", ours / theirs, target)
+
+
+def held(what: str, ours: str, value: float, target: float, *, unit: str = "") -> Row:
+    """A figure without a peer, compared with its target."""
+    return Row(what, ours, "", None, target, unit=unit, value=value)
+
+
+def in_seconds(value: float) -> str:
+    """`0.25 s`, `12.7 ms`."""
+    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.1f} ms"
 
 
 def medians(contenders: Mapping[str, Callable[[], float]], runs: int) -> dict[str, float]:
@@ -35,7 +77,7 @@ def medians(contenders: Mapping[str, Callable[[], float]], runs: int) -> dict[st
 
 
 def seconds(argv: Sequence[str], *, cwd: Path | None = None, stdout: Path | None = None) -> float:
-    """From the start of a command to its end, which must be a good one."""
+    """Seconds from the start of a command to its end, which must be successful."""
     with TemporaryFile() as messages, open(stdout or os.devnull, "wb") as out:
         start = time.perf_counter()
         process = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=messages, check=False)
@@ -48,7 +90,7 @@ def seconds(argv: Sequence[str], *, cwd: Path | None = None, stdout: Path | None
 
 
 class Started:
-    """A command in the background, and all that comes of it: found by a mark in their environment."""
+    """A command in the background with all its processes, which are found by a mark in their environment."""
 
     def __init__(self, argv: Sequence[str], cwd: Path) -> None:
         self._mark = f"{_MARK}={uuid.uuid4().hex}".encode()
@@ -64,15 +106,15 @@ class Started:
         )
 
     def pids(self) -> list[int]:
-        """Every process that is left, whoever its parent is by now."""
-        self.process.poll()  # takes the command's own exit, or it would stay as a zombie
+        """Every process that is left, whatever its parent is now."""
+        self.process.poll()  # reap the command, which would stay a zombie otherwise
         return [pid for pid in _all_pids() if self._mark in _read(pid, "environ").split(b"\0")]
 
     def wait_until_gone(self, timeout: float) -> None:
         wait_for(lambda: not self.pids(), timeout, "the end of all processes")
 
     def stop(self) -> None:
-        """Ask nicely, wait, then end what is left."""
+        """Ask the processes to end, wait, then kill those that are left."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         with suppress(BenchError):
@@ -98,7 +140,7 @@ def wait_for(done: Callable[[], bool], timeout: float, what: str) -> None:
     deadline = time.monotonic() + timeout
     while not done():
         if time.monotonic() > deadline:
-            raise BenchError(f"waited {timeout:g} s in vain for {what}")
+            raise BenchError(f"{what} did not happen within {timeout:g} s")
         time.sleep(0.02)
 
 
@@ -117,7 +159,7 @@ def _all_pids() -> list[int]:
 
 
 def _read(pid: int, name: str) -> bytes:
-    """Of a process that may be gone by now, or be a zombie."""
+    """For a process that may be gone by now, or be a zombie."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from bench.azure import submission
 from bench.azure_logs import following
+from bench.emulator import emulator
 from bench.frameworks import mpi, tensorflow
 from bench.gpu import throughput
+from bench.home import code_home
 from bench.jobs import (
     FAILS,
     LINES_PER_RANK,
@@ -29,27 +30,24 @@ from bench.jobs import (
     our_run,
     tool,
 )
-from bench.measure import BenchError, Started, mebibytes, medians, seconds, started, wait_for
+from bench.listing import listing
+from bench.measure import (
+    BenchError,
+    Row,
+    Started,
+    held,
+    in_seconds,
+    mebibytes,
+    medians,
+    ratio,
+    seconds,
+    started,
+    wait_for,
+)
+from bench.verdict import verdicts
+from bench.watching import watching
 
 LAUNCHERS = ("torchrun", "direct")
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    ours: str
-    peer: str
-    ratio: float
-    """Ours over the peer's; for a row without a peer, the value itself."""
-    target: float
-    at_least: bool = False
-    """The target is a floor, not a ceiling."""
-    unit: str = ""
-
-    @property
-    def hit(self) -> bool:
-        return self.ratio >= self.target if self.at_least else self.ratio <= self.target
 
 
 def plan_command(place: Path, runs: int) -> Iterator[Row]:
@@ -159,7 +157,7 @@ def chatty_ranks(place: Path, runs: int) -> Iterator[Row]:
     for launcher in LAUNCHERS:
         what = f"4 ranks x {many:,} lines from `cat`, starting and stopping not counted, launcher {launcher}"
         yield _rate(what, 4 * many, net[launcher], net["peer"])
-        yield Row("lines lost or torn in all of these runs", str(flaws[launcher]), "", flaws[launcher], 0)
+        yield held("lines lost or torn in all of these runs", str(flaws[launcher]), flaws[launcher], 0)
 
 
 def _line_count(file: Path) -> int:
@@ -250,14 +248,8 @@ def failure(place: Path, runs: int) -> Iterator[Row]:
 
     for launcher in LAUNCHERS:
         took = median([until_gone(launcher) for _ in range(runs)])
-        yield Row(
-            f"first failure until everything is gone, 2x2, peers blocked, launcher {launcher}",
-            _s(took),
-            "",
-            took,
-            5,
-            unit="s",
-        )
+        what = f"first failure until everything is gone, 2x2, peers blocked, launcher {launcher}"
+        yield held(what, in_seconds(took), took, 5, unit="s")
 
 
 LARGE_PLAN = """\
@@ -281,10 +273,9 @@ def large_plan(place: Path, runs: int) -> Iterator[Row]:
     results = [subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split() for _ in range(runs)]
     took = median(float(seconds_) for seconds_, _ in results)
     mib = median(int(kib) / 1024 for _, kib in results)
-    yield Row(
-        "plan of 1,000x8: the plan, its table, the environment of every process", _s(took), "", took, 0.5, unit="s"
-    )
-    yield Row("its peak memory, whole process", f"{mib:,.0f} MiB", "", mib, 150 * 1000**2 / 1024**2, unit="MiB")
+    what = "plan of 1,000x8: the plan, its table, the environment of every process"
+    yield held(what, in_seconds(took), took, 0.5, unit="s")
+    yield held("its peak memory, whole process", f"{mib:,.0f} MiB", mib, 150 * 1000**2 / 1024**2, unit="MiB")
 
 
 LOAD_MANY = """\
@@ -336,15 +327,15 @@ ALL: dict[str, Callable[[Path, int], Iterator[Row]]] = {
     "tensorflow": tensorflow,
     "large-plan": large_plan,
     "many-jobs": many_jobs,
+    "listing": listing,
     "submission": submission,
+    "emulator": emulator,
+    "home": code_home,
     "following": following,
+    "verdicts": verdicts,
+    "watching": watching,
     "gpu": throughput,
 }
-
-
-def ratio(what: str, peer: str, found: dict[str, float], target: float) -> Row:
-    ours, theirs = found["ours"], found["peer"]
-    return Row(what, _s(ours), f"{peer}: {_s(theirs)}", ours / theirs, target)
 
 
 def _python(code: str) -> float:
@@ -358,7 +349,3 @@ def _import_alone(statement: str) -> float:
 
 def _present(folder: Path, count: int) -> bool:
     return sum(file.name.isdigit() for file in folder.iterdir()) == count
-
-
-def _s(value: float) -> str:
-    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.1f} ms"

@@ -5,12 +5,16 @@ The source folder is the repository, so that links between guides, samples and e
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 from azml_dist import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+from notebook import NotebookParser
 
 project = "azml_dist"
 author = copyright = "The azml_dist developers"  # noqa: A001 (the name is Sphinx's)
@@ -25,6 +29,7 @@ include_patterns = [
     "CHANGELOG.md",
     "samples/README.md",
     "samples/*/README.md",
+    "samples/notebooks/*.ipynb",
     "environments/*/README.md",
 ]
 
@@ -40,6 +45,7 @@ copybutton_only_copy_prompt_lines = True
 html_theme = "furo"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 html_title = "azml_dist"
 html_show_sourcelink = False
 html_copy_source = False
@@ -51,6 +57,8 @@ FRONT_PAGE = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/ind
 
 def setup(app: Any) -> None:
     """The documents are in `docs/`; whoever opens the site itself is sent there."""
+    app.add_source_suffix(".ipynb", "ipynb")
+    app.add_source_parser(NotebookParser)
     app.connect("build-finished", write_front_page)
     app.connect("autodoc-process-docstring", list_arguments)
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import click
+from typing_extensions import TypeIs
 
 from azml_dist import Input, Job, Mpi, Output, PyTorch, Ray, TensorFlow
+from azml_dist.check.facts import NOUNS
 from azml_dist.cli import cli
+from azml_dist.emulator import Emulator, evidence
+from azml_dist.emulator.knobs import table as knobs
+from azml_dist.emulator.service import own_account
 from azml_dist.vmsizes import VmSize, vm_sizes
 
 DOCS = Path(__file__).parent
@@ -38,7 +46,10 @@ def _command_line() -> Iterator[str]:
     yield "# Command line\n"
     yield "What `azml-dist COMMAND --help` prints. `-h` is short for `--help`. Written by `docs/generate.py`.\n"
     yield _fence(_help(cli, "azml-dist"))
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command
         yield f"## azml-dist {name}\n"
         yield _fence(_help(command, f"azml-dist {name}"))
 
@@ -111,18 +122,30 @@ _WORLDS = {
 }
 _EVIDENCE = {
     "documented": (
-        *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TF_CONFIG"),
+        *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
         *(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
         *("MLFLOW_RUN_ID", "AZUREML_PARAMETER_epochs"),
     ),
+    "documented; the empty `ps` is seen": ("TF_CONFIG",),
+    "documented for Azure Batch, seen in jobs": (
+        *("AZ_BATCH_MASTER_NODE", "AZ_BATCH_HOST_LIST", "AZ_BATCH_NODE_LIST", "AZ_BATCH_IS_CURRENT_NODE_MASTER"),
+    ),
     "seen": (
-        *("AZ_BATCH_MASTER_NODE", "AZ_BATCH_HOST_LIST", "AZ_BATCHAI_MPI_MASTER_NODE", "OMPI_COMM_WORLD_NODE_RANK"),
+        *("AZ_BATCHAI_JOB_MASTER_NODE_IP", "AZ_BATCHAI_NODE_IP", "AZ_BATCHAI_TASK_INDEX", "OMPI_COMM_WORLD_NODE_RANK"),
+        *("AZ_BATCHAI_IS_CURRENT_NODE_MASTER", "NCCL_SOCKET_IFNAME"),
+        *("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME"),
+        *("AZUREML_CR_DATA_CAPABILITY_PATH", "AZUREML_CR_HT_CAP_user_logs_PATH", "AZUREML_CR_HT_CAP_logs_PATH"),
+        *("AZUREML_CR_HT_CAP_outputs_PATH", "AZUREML_CR_HT_CAP_azureml_logs_PATH"),
         *("AZUREML_RUN_ID", "AZUREML_ROOT_RUN_ID", "AZUREML_EXPERIMENT_ID", "AZUREML_ARM_PROJECT_NAME"),
         *("AZUREML_NODE_COUNT", "AZUREML_CR_NODE_RANK", "AZUREML_CR_EXECUTION_WORKING_DIR_PATH"),
         *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"),
         *("AZURE_ML_INPUT_data", "AZUREML_DATAREFERENCE_data", "AZURE_ML_OUTPUT_model", "model"),
     ),
-    "seen; the value is inferred": ("NCCL_SOCKET_IFNAME", "AZUREML_PROCESS_NAME"),
+    "seen with MPI and with single processes; elsewhere inferred": ("AZ_BATCHAI_MPI_MASTER_NODE",),
+    "seen on Kubernetes; on a cluster, what is in it is inferred": (
+        *("AZUREML_CR_COMPUTE_CONTEXT", "AZUREML_CR_DISTRIBUTED_CONFIG"),
+    ),
+    "seen; the value is inferred": ("AZUREML_PROCESS_NAME",),
     "inferred": ("RAY_ADDRESS",),
 }
 
@@ -130,15 +153,14 @@ _EVIDENCE = {
 def _everything() -> Iterator[str]:
     """Which variable is set in which world, and how we know."""
     worlds = {name: job.plan().processes[-1].env for name, job in _WORLDS.items() if "," not in name}
-    one_node = _WORLDS["Mpi, one node"].plan().processes[-1].env
-    names = dict.fromkeys(name for env in (*worlds.values(), one_node) for name in env)
+    names = dict.fromkeys(name for env in worlds.values() for name in env)
     evidence = {name: how for how, known in _EVIDENCE.items() for name in known}
     yield _line(("variable", *worlds, "that it is set is"))
     yield _line(["---"] * (len(worlds) + 2))
     for name in sorted(names, key=lambda name: all(name in env for env in worlds.values())):
         marks = ["yes" if name in env else "" for env in worlds.values()]
-        if name in one_node and name not in worlds["Mpi"]:
-            marks[list(worlds).index("Mpi")] = "on one node"
+        if name not in worlds["single"] and all(name in worlds[other] for other in worlds if other != "single"):
+            marks = ["on several nodes"] * (len(marks) - 1) + [""]
         yield _line((f"`{name}`", *marks, evidence[name]))
 
 
@@ -159,8 +181,187 @@ def _places(name: str) -> Iterator[str]:
     yield _line(("log", *(f"`{process.log}`" for process in plan.processes)))
 
 
+class Said(NamedTuple):
+    """One place in the code that makes a finding."""
+
+    code: str
+    levels: tuple[str, ...]
+    message: str
+    """With `…` for the values in it."""
+    hint: str
+    where: str
+    part: str
+    """Of the package: `plan`, `script`, `check`, …"""
+
+
+_PARTS = {
+    "plan": ("In a job", "From `plan`, `check` and `submit`; they need no workspace."),
+    "sweep": ("In a sweep", "From `plan`, `check` and `submit`, about a sweep."),
+    "pipeline": ("In a pipeline", "From `plan` and `check`, about a pipeline."),
+    "files": ("In a component", "From `plan`, `check` and `submit`, about a component."),
+    "script": ("In the training script", "From `plan`, `check` and `submit`: [what the script says](script.md)."),
+    "check": ("In the workspace", "From `check` and `submit`: [before you submit](checking.md)."),
+}
+_BEHIND_VARIABLES = {
+    "torn-value": ("bash would not pass a value with spaces or quotes on as one argument", ""),
+    "step-does-not-run-here": ("step `…` is …; only command steps run locally", "run a single command step: `…:STEP`"),
+    "component-without-name": ("the component has no `name`, or one that azure-ai-ml refuses", ""),
+    "value-output": ("an output is a value, not data; locally it is the file with the value", ""),
+    "value-outside": ("the value violates `enum`, `min` or `max`; azure-ai-ml accepts it anyway", ""),
+}
+"""The message and hint of findings that get their text elsewhere."""
+
+
+def findings() -> str:
+    """Every finding of the package, as the code has it."""
+    return "\n".join(_findings())
+
+
+def _findings() -> Iterator[str]:
+    left = all_findings()
+    yield "# Findings\n"
+    yield _ABOUT
+    for part, (title, who) in _PARTS.items():
+        codes = sorted({one.code for one in left if one.part == part})
+        yield f"## {title}\n\n{who}\n"
+        for code in codes:
+            yield from _finding(code, [one for one in left if one.code == code])
+        left = [one for one in left if one.code not in codes]
+
+
+_ABOUT = """\
+Every finding has a code that never changes. In the texts, `…` stands for values. An `error` is certain: Azure ML or
+azure-ai-ml refuses the job, or it fails or never starts: `plan` and `check` exit with 2, `submit` refuses it. With a
+`warning`, the job may fail, wait, or not do what you mean. A `note` is good to know. Written by `docs/generate.py` from
+the code.
+"""
+
+
+def _finding(code: str, said: Sequence[Said]) -> Iterator[str]:
+    levels = [level for level in ("error", "warning", "note") if any(level in one.levels for one in said)]
+    where = list(dict.fromkeys(one.where for one in said if one.where))
+    places = f", at {' or '.join(where)}" if where else ""
+    yield f"### {code}\n"
+    yield f"{' or '.join(levels).capitalize()}{places}.\n"
+    for message in dict.fromkeys(one.message for one in said):
+        yield f"> {message}\n"
+    for hint in dict.fromkeys(one.hint for one in said if one.hint):
+        yield f"Hint: {hint}\n"
+
+
+def all_findings() -> list[Said]:
+    """Every place in the package that makes a finding with a code of its own."""
+    files = sorted((DOCS.parent / "azml_dist").rglob("*.py"))
+    return [one for file in files for one in _of_file(file)]
+
+
+def _of_file(file: Path) -> Iterator[Said]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    relative = file.relative_to(DOCS.parent / "azml_dist")
+    part = relative.stem if relative.stem in _PARTS else relative.parts[0]
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)):
+        assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+        for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            if name in ("Finding", "finding") and len(call.args) > 1:
+                before = sorted((node for node in assigned if node.lineno < call.lineno), key=lambda node: node.lineno)
+                values = {target.id: node.value for node in before for target in node.targets if _is_name(target)}
+                for code in _codes(call.args[0]):
+                    yield _said(code, call, name, values, part)
+
+
+def _is_name(node: ast.expr) -> TypeIs[ast.Name]:
+    return isinstance(node, ast.Name)
+
+
+def _codes(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.JoinedStr):
+        return [_template(node).replace("…", noun) for noun in NOUNS.values()]
+    return [str(node.value)] if isinstance(node, ast.Constant) else []
+
+
+def _said(code: str, call: ast.Call, name: str, values: dict[str, ast.expr], part: str) -> Said:
+    of_script = name == "finding"  # code, level, place, message, hint
+    texts = call.args[3:5] if of_script else call.args[2:4]
+    message, hint = (_text(texts[i], values) if len(texts) > i else "" for i in range(2))
+    if code in _BEHIND_VARIABLES:
+        message, hint = _BEHIND_VARIABLES[code]
+    where = "a line of the script" if of_script else _text(call.args[4], values) if len(call.args) > 4 else ""
+    is_field = where and " " not in where and where != "…"
+    place = f"`{where}`" if is_field else where.strip("…")
+    return Said(code, _levels(call.args[1]), message.replace("……", "…"), hint.strip("…").strip(), place, part)
+
+
+def _levels(node: ast.expr) -> tuple[str, ...]:
+    found = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and one.value in _LEVELS]
+    return tuple(found) or ("error", "warning")  # where only the case decides
+
+
+_LEVELS = ("error", "warning", "note")
+
+
+def _text(node: ast.expr, values: dict[str, ast.expr]) -> str:
+    """What an expression says, with `…` for what only a run of it knows."""
+    if isinstance(node, ast.Name) and node.id in values:
+        return _text(values[node.id], {name: value for name, value in values.items() if name != node.id})
+    if isinstance(node, ast.BinOp):
+        return _text(node.left, values) + _text(node.right, values)
+    if isinstance(node, ast.BoolOp):
+        return _text(node.values[0], values)
+    if isinstance(node, ast.IfExp):
+        return _text(node.body, values)
+    if isinstance(node, ast.Constant):
+        return "" if node.value is None else str(node.value)
+    return _template(node) if isinstance(node, ast.JoinedStr) else "…"
+
+
+def _template(node: ast.JoinedStr) -> str:
+    parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return "".join(map(str, parts))
+
+
+def emulator() -> str:
+    """The guide to the emulator with its table of knobs."""
+    rows = [_line(("name", "default", "means")), _line(["---"] * 3)]
+    rows += [_line((f"`{name}`", f"`{default}`" if default else "", text)) for name, default, text in knobs()]
+    text = (DOCS / "emulator.md").read_text(encoding="utf-8")
+    return _KNOBS.sub(lambda match: "\n".join([match[1], *rows, "", ""]), text)
+
+
+_KNOBS = re.compile(r"(?<=<!-- knobs )(-->\n).*?(?=<!-- end of knobs -->)", re.DOTALL)
+
+
+def emulator_routes() -> str:
+    """What the emulator plays, and how that is known."""
+    with closing(own_account()) as account:
+        running = Emulator(account)
+        rows = list(evidence.tables(running.routes))
+        operations = [f"- `{name}`" for name in account.service.operations]
+        running.close()
+    return "\n".join([_ABOUT_ROUTES, *rows, _ABOUT_STORAGE, *operations, ""])
+
+
+_ABOUT_ROUTES = """\
+# What the emulator plays
+
+A request for anything else is answered with 501 and the name of what was asked for, and fails the test that caused it.
+*Documented*: Microsoft says so. *Seen*: Microsoft's clients ask for it, or public output of a real workspace shows it.
+*Inferred*: neither; please tell us if the service does something else. `{WS}` is the path of the workspace:
+`/subscriptions/…/resourceGroups/…/providers/Microsoft.MachineLearningServices/workspaces/…`. Written by
+`docs/generate.py` from the code.
+"""
+_ABOUT_STORAGE = """\
+## Storage
+
+Operations on `ACCOUNT.blob.core.windows.net`, documented in the REST API of Blob Storage: block blobs and append blobs,
+with account keys, service and account SAS, bearer tokens, ranges and conditions. The same tests pass on Azurite.
+"""
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": command_line,
+    "emulator-routes.md": emulator_routes,
+    "emulator.md": emulator,
+    "findings.md": findings,
     "vm-sizes.md": sizes,
     "what-each-process-sees.md": worlds,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +12,20 @@ import pytest
 from horovod_build import VERSION, CannotBuildError, built, built_with_tensorflow, kept, kept_with_tensorflow
 
 if TYPE_CHECKING:
-    from emulator import Emulator
-
     from azml_dist import AzureML
+    from azml_dist.emulator import Emulator
 
 # What DeepSpeed compiles at its first use, for a minute, is compiled once and not in each test's own home.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path.home() / ".cache/torch_extensions/azml_dist"))
 
-pytest_plugins = ["needs", "jit", "emulator.fixtures"]
+# `nohup make test &` ignores signals, and what the tests start would never hear them. A handler here is none there.
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+for ignored in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, lambda *_: None)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["needs", "quick", "jit", "emulated"]
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +44,16 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def azure(emulator: Emulator, azure_sdk: None) -> AzureML:
-    """The executor of the emulated workspace, which has an environment."""
+    """The executor of the emulated workspace, which has an environment: a bare submission, without the check before it.
+
+    It looks once for a job without an answer.
+    """
     from submitting import workspace_of
 
     from azml_dist import AzureML
 
     emulator.assets.add_environment("torch")
-    return AzureML(workspace_of(emulator))
+    return AzureML(workspace_of(emulator), look_for=0, check=False)
 
 
 @pytest.fixture(scope="session")

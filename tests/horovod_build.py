@@ -7,16 +7,19 @@ by the versions of everything that it was built with.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from azml_dist.errors import LaunchError
-from azml_dist.local.mpirun import OpenMpi, find_mpirun
+from azml_dist.local.launchers.openmpi import OpenMpi, find_mpirun
 
 VERSION = "0.28.1"
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +46,9 @@ def kept() -> Path:
 def built() -> Path:
     """The folder to put on `PYTHONPATH`; built now where it is not there yet. Raises `CannotBuildError`."""
     folder = kept()
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(folder):
+        if folder.exists():
+            return folder
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="horovod-") as temp:
             wheel = _build(Path(temp), sys.executable, _mpi().path, "PYTORCH")
             _pip(sys.executable, "install", "--no-deps", "--target", f"{temp}/site", str(wheel))
@@ -64,7 +68,9 @@ def built_with_tensorflow() -> Path:
     """The Python of that environment; made now where it is not there yet. Raises `CannotBuildError`."""
     python = kept_with_tensorflow()
     made = python.parent.parent
-    if not (made / "made").exists():
+    with _one_at_a_time(made):
+        if (made / "made").exists():
+            return python
         if sys.version_info >= (3, 13):
             raise CannotBuildError(f"{TENSORFLOW[0]} is not there for Python 3.13 and later")
         shutil.rmtree(made, ignore_errors=True)
@@ -75,6 +81,15 @@ def built_with_tensorflow() -> Path:
             _pip(str(python), "install", "--no-deps", str(wheel))
         (made / "made").touch()
     return python
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """While one process of the tests builds, the others wait for what it makes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _build(temp: Path, python: str, mpirun: str, framework: str) -> Path:

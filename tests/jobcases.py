@@ -127,6 +127,8 @@ outputs:
     "an environment by its id": "environment: azureml:/subscriptions/s/resourceGroups/g/providers/"
     "Microsoft.MachineLearningServices/workspaces/w/environments/e/versions/1",
     "a code folder": "code: src",
+    "an evaluated mount without a type": "inputs: {d: {path: 'azureml:cifar:1', mode: eval_mount}}",
+    "a code file": "code: ./src/train.py",
     "a code folder from here": "code: ./src",
     "code of a registry": "code: azureml://registries/r/codes/c/versions/1",
     "code of a feed": "code: azureml://feeds/r/codes/c/versions/1",

@@ -12,6 +12,7 @@ import shutil
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -23,7 +24,12 @@ _COMMANDS = {
     "git": "install git",
     "openssl": "install openssl",
     "ip": "install Debian's iproute2",
+    "tc": "install Debian's iproute2",
     "unshare": "install Debian's util-linux",
+    "setpriv": "install Debian's util-linux",
+    "chromium-headless-shell": "install Debian's chromium-headless-shell",
+    "podman": "install Debian's podman and crun",
+    "py-spy": "pip install -c constraints.txt py-spy",
 }
 """Programs, and how to get each. Any other name is that of a Python module."""
 _PACKAGES = {"tensorflow": "tensorflow-cpu", "aiohttp_cors": "ray[default]"}
@@ -80,7 +86,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         refuse(reasons[0])
 
 
-def refuse(reason: str) -> None:
+def imported(name: str) -> Any:
+    """A module without which the fixture or test cannot go on, where a mark cannot say so."""
+    if reason := missing(name.partition(".")[0]):
+        refuse(reason)
+    return importlib.import_module(name)
+
+
+def refuse(reason: str) -> NoReturn:
     """End the test: a skip here, a failure in CI, where everything is to be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)

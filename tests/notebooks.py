@@ -15,12 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from emulator import Emulator, Job
 from submitting import REPOSITORY, logged_in, repository_copy
+
+from azml_dist.emulator import Emulator, Job
 
 FOLDER = REPOSITORY / "samples" / "notebooks"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.ipynb"))
-IMAGE = REPOSITORY / "tests" / "emulator" / "image"
+IMAGE = REPOSITORY / "azml_dist" / "emulator" / "image"
 """What is installed in the emulated image and not here."""
 WAIT = {"01_first_run", "04_when_it_fails"}
 """Notebooks that wait for what they submit. For the others, the emulated cluster is busy."""
@@ -103,8 +104,11 @@ def in_one_form(value: Any, notebook: str, home: Path, names: dict[str, str]) ->
         value = value.replace(ours, example)
     value = re.sub(r"\x1b\[[\d;]*m", "", value)
     value = re.sub(r"/\S*/emulated-job-\w+/cap/", "/mnt/azureml/cr/j/JOB/cap/data-capability/wd/", value)
+    value = re.sub(r"/\S*/emulated-job-\w+/node_\d+/wd/", "/mnt/azureml/cr/j/JOB/exe/wd/", value)
+    value = re.sub(r"/cache/code/[0-9a-f]{24}/", "/cache/code/CODE/", value)
     # How long it took where nobody has a GPU, and beside what else, says nothing to a reader.
-    value = re.sub(r" took \d+ (s|min)(?= · )| · \d+\.\d s(?=</p>)", "", value)
+    value = re.sub(r"\b(run \S+: \w+) in \d+(?:\.\d+)? (?:s|min)\b", r"\1", value)
+    value = re.sub(r" · took \d+ (s|min)(?= · )| · (\d+\.\d s|\d+ min)(?=</p>)", "", value)
 
     def named(found: re.Match[str]) -> str:
         fresh = hashlib.sha256(f"{notebook} {len(names)}".encode()).hexdigest()[: len(found[2])]
@@ -121,21 +125,13 @@ def written(notebook: Any) -> str:
 
 
 def main() -> None:
-    import trustme
-    from emulator.azurite import Azurite
-
-    chosen = sys.argv[1:] or NAMES
-    azurite = Azurite()
-    try:
-        for name in chosen:
-            with TemporaryDirectory() as folder, Emulator(azurite, trustme.CA()) as emulator:
-                os.environ.update(emulator.environ(Path(folder, "ca.pem")))
-                notebook = executed(name, emulator, Path(folder))
-                emulator.assert_clean()
-            (FOLDER / f"{name}.ipynb").write_text(written(notebook), encoding="utf-8")
-            print(f"{name}: written")
-    finally:
-        azurite.stop()
+    for name in sys.argv[1:] or NAMES:
+        with TemporaryDirectory() as folder, Emulator() as emulator:
+            os.environ.update(emulator.environ(Path(folder, "ca.pem")))
+            notebook = executed(name, emulator, Path(folder))
+            emulator.assert_clean()
+        (FOLDER / f"{name}.ipynb").write_text(written(notebook), encoding="utf-8")
+        print(f"{name}: written")
 
 
 if __name__ == "__main__":

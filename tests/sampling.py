@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from running import log_of
 
 from azml_dist import Input, Job
+from azml_dist.local.find import find
 from azml_dist.local.run import LocalRun
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -25,7 +27,7 @@ def submit_here(sample: str, root: Path, *args: str, gpu: bool = False, timeout:
     ended = script(sample, "submit.py", "--local", *args, root=root, gpu=gpu, timeout=timeout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     [name] = re.findall(r"^run (\S+): file:", ended.stderr, re.MULTILINE)
-    run = LocalRun.find(name, root)
+    run = find(name, root)
     assert run
     return run
 
@@ -74,10 +76,6 @@ def place_of(run: LocalRun, rank: int) -> str:
     found = re.search(r"^rank \d+ of \d+", log_of(run, rank), re.MULTILINE)
     assert found, log_of(run, rank)
     return found[0]
-
-
-def log_of(run: LocalRun, rank: int) -> str:
-    return (run.folder / run.state().processes[rank].log).read_text()
 
 
 @cache

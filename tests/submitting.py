@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emulator import Emulator, StaticToken
-
 from azml_dist import Environment, Job, Workspace
+from azml_dist.emulator import Emulator, StaticToken
 from azml_dist.job import Build
 
 REPOSITORY = Path(__file__).parents[1]
@@ -70,3 +69,13 @@ def repository_copy(folder: Path) -> Path:
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, folder / name)
     return folder
+
+
+def set_md5(emulator: Emulator, path: str, md5: bytes) -> None:
+    """What the storage has as the MD5 of a file."""
+    from azure.storage.blob import BlobClient, ContentSettings
+
+    container = emulator.workspace.datastores["workspaceblobstore"].container
+    there = f"https://{emulator.account.host}/{container}/{path}"
+    client = BlobClient.from_blob_url(there, credential=emulator.account.key)
+    client.set_http_headers(ContentSettings(content_md5=bytearray(md5)))

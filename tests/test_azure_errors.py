@@ -6,18 +6,23 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import Emulator, answer, reset_before
-from emulator.fixtures import SDK_WARNINGS
+from emulated import SDK_WARNINGS
 from needs import needs
 from submitting import code_in, job, workspace_of
 
 from azml_dist import AuthError, AzureML, Input, NotFound, SubmitError, Workspace
+from azml_dist.emulator import Emulator, answer, reset_before
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -42,7 +47,7 @@ def test_an_unknown_compute_and_the_nearest(emulator: Emulator, azure: AzureML) 
 
     assert isinstance(error, NotFound)
     assert str(error).startswith(
-        "cannot submit job one: there is no compute `gpu-clutser` in the workspace\n\nhint: did you mean `gpu-cluster`?"
+        "cannot submit job one: the workspace has no compute `gpu-clutser`\n\nhint: did you mean `gpu-cluster`?"
     )
 
 
@@ -53,7 +58,7 @@ def test_an_unknown_environment_and_the_nearest(emulator: Emulator, azure: Azure
     assert "there is no environment `torhc:1`\n\nhint: did you mean `torch`?" in str(error)
 
 
-def test_an_unknown_label(emulator: Emulator, azure: AzureML) -> None:
+def test_a_label_that_no_environment_has_is_named(emulator: Emulator, azure: AzureML) -> None:
     assert "nope" in str(refused(azure, environment="azureml:nope@latest"))
 
 
@@ -64,7 +69,7 @@ def test_an_environment_without_a_version(emulator: Emulator, azure: AzureML) ->
     assert "`azureml:torch@latest`" in str(error.hint)
 
 
-def test_unknown_data(emulator: Emulator, azure: AzureML) -> None:
+def test_data_that_is_not_there_is_named_with_the_nearest_name(emulator: Emulator, azure: AzureML) -> None:
     emulator.assets.add_data("cifar10", "1", {})
 
     error = refused(azure, inputs={"d": Input(path="azureml:cifar:1")})
@@ -73,7 +78,7 @@ def test_unknown_data(emulator: Emulator, azure: AzureML) -> None:
     assert "there is no data `cifar:1`\n\nhint: did you mean `cifar10`?" in str(error)
 
 
-def test_an_unknown_workspace(emulator: Emulator, azure_sdk: None) -> None:
+def test_a_workspace_that_is_not_there_is_named_with_the_nearest_name(emulator: Emulator, azure_sdk: None) -> None:
     here = emulator.workspace
     place = workspace_of(emulator)
     other = Workspace(here.subscription_id, here.resource_group, "emulatd-workspace", credential=place.credential)
@@ -97,7 +102,7 @@ def test_an_unknown_resource_group_and_subscription(emulator: Emulator, azure_sd
 # Who asks
 
 
-def test_an_expired_login(emulator: Emulator, azure: AzureML) -> None:
+def test_an_expired_login_is_told_to_log_in_again(emulator: Emulator, azure: AzureML) -> None:
     azure.submit(job())
     credential: Any = azure.workspace.credential
     token = credential.get_token("x")
@@ -107,19 +112,21 @@ def test_an_expired_login(emulator: Emulator, azure: AzureML) -> None:
     error = refused(azure)
 
     assert isinstance(error, AuthError)
-    assert "Azure does not take the login" in str(error)
+    assert "Azure rejected the login" in str(error)
     assert "`az login`" in str(error.hint)
 
 
 @pytest.mark.parametrize("route", ["codes.list", "jobs.put"])
-def test_no_permission(emulator: Emulator, azure: AzureML, tmp_path: Path, route: str) -> None:
+def test_a_login_without_permission_is_told_the_action_and_the_role(
+    emulator: Emulator, azure: AzureML, tmp_path: Path, route: str
+) -> None:
     emulator.workspace.forbidden = {route}
 
     error = refused(azure, code=code_in(tmp_path / "code"))
 
     assert isinstance(error, AuthError)
     assert re.search(
-        r"may not do Microsoft\.MachineLearningServices/workspaces/\w+/\w+ in emulated-workspace", str(error)
+        r"is not allowed to do Microsoft\.MachineLearningServices/workspaces/\w+/\w+ in emulated-workspace", str(error)
     )
     assert "AzureML Data Scientist" in str(error.hint)
 
@@ -133,12 +140,12 @@ STORAGE = {
     ),
     "AuthorizationFailure": (
         "This request is not authorized to perform this operation.",
-        "the workspace's storage lets nobody in from here",
+        "the workspace's storage blocks access from this network",
         "firewall",
     ),
     "KeyBasedAuthenticationNotPermitted": (
         "Key based authentication is not permitted on this storage account.",
-        "the workspace's storage takes no keys",
+        "the workspace's storage does not accept keys",
         "az ml datastore",
     ),
 }
@@ -146,7 +153,9 @@ STORAGE = {
 
 @pytest.mark.parametrize("code", STORAGE)
 @pytest.mark.parametrize("what", ["code", "inputs"])
-def test_what_the_storage_refuses(emulator: Emulator, azure: AzureML, tmp_path: Path, code: str, what: str) -> None:
+def test_what_the_storage_refuses_has_its_cause_and_a_way_out(
+    emulator: Emulator, azure: AzureML, tmp_path: Path, code: str, what: str
+) -> None:
     message, words, hint = STORAGE[code]
     emulator.inject(answer(403, code=code, message=message), route="blobs.put", times=None)
     data = code_in(tmp_path / "data")
@@ -165,12 +174,12 @@ def test_what_the_storage_refuses(emulator: Emulator, azure: AzureML, tmp_path: 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (answer(409, code="Conflict"), "it clashes with what is there"),
-        (answer(429, retry_after=0), "Azure is asked too often"),
+        (answer(409, code="Conflict"), "it conflicts with something that exists"),
+        (answer(429, retry_after=0), "Azure received too many requests"),
         (answer(500), "Azure answered 500"),
         (answer(503), "Azure answered 503"),
         (answer(400, code="BadRequest"), "Azure refused it: Injected fault 400."),
-        (answer(407), "the proxy wants a login"),
+        (answer(407), "the proxy requires a login"),
         (reset_before(), "broke"),
     ],
     ids=lambda value: str(value),
@@ -215,7 +224,7 @@ def test_what_the_quota_does_not_allow(emulator: Emulator, azure: AzureML, fault
 
     error = refused(azure)
 
-    assert "cannot submit job one: the quota does not allow it: " in str(error)
+    assert "cannot submit job one: the quota is too small: " in str(error)
     assert "24" in str(error)
     assert "az ml compute list-usage" in str(error.hint)
     assert emulator.counts()["jobs.put"] == 1
@@ -247,7 +256,7 @@ def test_nobody_waits_for_an_hour_because_azure_says_so(
 
     error = refused(azure, code=code_in(tmp_path / "code"), environment="azureml:torch@latest")
 
-    assert "Azure is asked too often" in str(error)
+    assert "Azure received too many requests" in str(error)
     assert emulator.counts()[route] == 1
 
 
@@ -267,7 +276,7 @@ def test_the_cause_is_kept(emulator: Emulator, azure: AzureML) -> None:
 # What is in between
 
 
-def test_an_untrusted_certificate(
+def test_an_untrusted_certificate_is_said_to_be_that(
     emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import certifi
@@ -277,21 +286,21 @@ def test_an_untrusted_certificate(
 
     error = refused(azure, code=code_in(tmp_path / "code"))
 
-    assert "the certificate of management.azure.com is not trusted here" in str(error)
+    assert "the certificate of management.azure.com is not trusted" in str(error)
     assert "REQUESTS_CA_BUNDLE" in str(error.hint)
 
 
-def test_a_certificate_of_another_host(emulator: Emulator, azure: AzureML) -> None:
+def test_a_certificate_of_another_host_is_not_trusted(emulator: Emulator, azure: AzureML) -> None:
     """As of somebody in between, whose authority is trusted."""
     emulator.certify_as("elsewhere.example")
 
     error = refused(azure)
 
-    assert "the certificate of management.azure.com is not trusted here" in str(error)
+    assert "the certificate of management.azure.com is not trusted" in str(error)
 
 
 @needs("openssl")
-def test_a_folder_of_authorities(
+def test_authorities_may_be_a_folder(
     emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # As `openssl rehash` leaves it; azure-ai-ml's own connections take it too.
@@ -315,7 +324,7 @@ def test_authorities_that_cannot_be_read(
 
     error = refused(azure, code=code_in(tmp_path / "code"))
 
-    assert f"cannot read certificates of authorities from {file}" in str(error)
+    assert f"cannot read root certificates from {file}" in str(error)
     assert "REQUESTS_CA_BUNDLE" in str(error.hint)
 
 
@@ -336,4 +345,174 @@ def test_a_proxy_that_is_not_there(emulator: Emulator, azure: AzureML, monkeypat
 
     error = refused(azure)
 
-    assert "the proxy of HTTPS_PROXY" in str(error)
+    assert "the proxy in HTTPS_PROXY, 127.0.0.1:9, cannot be reached" in str(error)
+
+
+def test_a_certificate_that_is_out_of_time(emulator: Emulator, azure: AzureML) -> None:
+    """As all are, seen from a machine whose clock is wrong."""
+    for times in ({"not_after": datetime(2001, 1, 1)}, {"not_before": datetime(2101, 1, 1)}):
+        emulator.certify_for(**{"not_before": datetime(2000, 1, 1), "not_after": datetime(2102, 1, 1), **times})
+
+        error = refused(AzureML(workspace_of(emulator)))
+
+        assert "the certificate of management.azure.com is not valid at this machine's time, 20" in str(error)
+        assert "clock" in str(error.hint)
+
+
+# On the way to the login
+
+
+@pytest.fixture
+def principal(emulator: Emulator, azure_sdk: None, monkeypatch: pytest.MonkeyPatch) -> AzureML:
+    """Whoever logs in as a service principal, with the credential that everybody has, and without its patience."""
+    from azure.identity import DefaultAzureCredential
+
+    here = emulator.workspace
+    for name, value in (("TENANT_ID", here.tenant_id), ("CLIENT_ID", "someone"), ("CLIENT_SECRET", "secret")):
+        monkeypatch.setenv(f"AZURE_{name}", value)
+    ids = (here.subscription_id, here.resource_group, here.name)
+    return AzureML(Workspace(*ids, credential=DefaultAzureCredential(retry_total=0)))
+
+
+def test_a_login_through_a_proxy_that_is_not_there(principal: AzureML, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address, place in (
+        ("http://127.0.0.1:9", "127.0.0.1:9"),
+        ("http://someone:secret@nowhere.invalid:8080", "nowhere.invalid:8080"),
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", address)
+        monkeypatch.setenv("https_proxy", address)
+
+        error = refused(principal)
+
+        assert f"cannot log in to submit job one: the proxy in HTTPS_PROXY, {place}, cannot be reached" in str(error)
+        assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("407 Proxy Authentication Required", "the proxy requires a login"),
+        ("403 Forbidden", "blocks the login service"),
+    ],
+)
+def test_a_login_through_a_proxy_that_refuses(
+    principal: AzureML, monkeypatch: pytest.MonkeyPatch, status: str, words: str
+) -> None:
+    with refusing_proxy(status) as address:
+        monkeypatch.setenv("HTTPS_PROXY", address)
+        monkeypatch.setenv("https_proxy", address)
+
+        assert words in str(refused(principal))
+
+
+@contextmanager
+def refusing_proxy(status: str) -> Iterator[str]:
+    """A proxy that opens no tunnel."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            code, _, reason = status.partition(" ")
+            self.send_response(int(code), reason)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing is printed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_login_through_a_proxy_that_opens_tls(principal: AzureML, monkeypatch: pytest.MonkeyPatch) -> None:
+    import certifi
+
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, certifi.where())
+
+    error = refused(principal)
+
+    assert "cannot log in to submit job one: the certificate of the login service is not trusted" in str(error)
+    assert "REQUESTS_CA_BUNDLE" in str(error.hint)
+
+
+def test_a_login_host_that_is_not_known(emulator: Emulator, azure_sdk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from azure.identity import ClientSecretCredential
+
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name)
+    here = emulator.workspace
+    options: dict[str, Any] = {"authority": "login.nowhere.invalid", "disable_instance_discovery": True}
+    elsewhere = ClientSecretCredential(here.tenant_id, "someone", "secret", retry_total=0, **options)
+    azure = AzureML(Workspace(here.subscription_id, here.resource_group, here.name, credential=elsewhere))
+
+    assert "cannot log in to submit job one: the host name login.nowhere.invalid was not found (DNS)" in str(
+        refused(azure)
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "hint"),
+    [
+        ("AADSTS7000215: Invalid client secret provided. Send the value.", "is wrong", "AZURE_CLIENT_SECRET"),
+        ("AADSTS7000222: The provided client secret keys are expired.", "has expired", "AZURE_CLIENT_SECRET"),
+        ("AADSTS700016: Application 'x' was not found in the directory 'y'.", "no such service", "AZURE_CLIENT_ID"),
+        ("AADSTS700024: Client assertion is not within its valid time range.", "the clock", "`date`"),
+        (
+            "AADSTS53003: Access has been blocked by Conditional Access policies.",
+            "conditional access blocks",
+            "administrator",
+        ),
+        ("AADSTS12345: Something new. And more.", "the login failed: AADSTS12345: Something new.", "az login"),
+    ],
+)
+def test_a_login_that_is_refused_says_why(
+    emulator: Emulator, principal: AzureML, said: str, words: str, hint: str
+) -> None:
+    emulator.login.refusal = said
+
+    error = refused(principal)
+
+    assert isinstance(error, AuthError)
+    assert words in str(error)
+    assert hint in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Please run 'az login' to setup account.", "you are not logged in to Azure"),
+        (
+            "HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries exceeded (Caused by "
+            "ProxyError('Unable to connect to proxy', NewConnectionError('Failed: [Errno 111] Connection refused')))",
+            "the proxy in HTTPS_PROXY, 127.0.0.1:9, cannot be reached",
+        ),
+        (
+            "HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries exceeded (Caused by "
+            "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate')))",
+            "the certificate of login.microsoftonline.com is not trusted",
+        ),
+        ("AADSTS700082: The refresh token has expired due to inactivity.", "your login has expired"),
+    ],
+)
+def test_what_the_azure_cli_says_of_its_login_is_said(
+    emulator: Emulator, azure_sdk: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, words: str
+) -> None:
+    """Also beside the ways to log in that nobody set up, whose words are of connections, too."""
+    from azure.identity import DefaultAzureCredential
+
+    (tmp_path / "az").write_text(f'#!/bin/sh\ncat >&2 <<"END"\nERROR: {said}\nEND\nexit 1\n')
+    (tmp_path / "az").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    here = emulator.workspace
+    credential = DefaultAzureCredential(exclude_managed_identity_credential=True)
+    azure = AzureML(Workspace(here.subscription_id, here.resource_group, here.name, credential=credential))
+
+    assert words in str(refused(azure))

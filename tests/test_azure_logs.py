@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulator import Emulator, StaticToken, answer, reset_after, reset_before
-from emulator.faults import Fault
-from emulator.fixtures import SDK_WARNINGS
-from running import await_
+from emulated import SDK_WARNINGS
+from running import CLI, await_
 from submitting import job, workspace_of
+from test_azure_run import login_at
 
-from azml_dist import AuthError, AzureML, PyTorch, Workspace
-from azml_dist.azureml.logs import LOOK
+from azml_dist import AuthError, AzureML, PyTorch, RunFailed, SubmitError, Workspace
+from azml_dist.azureml.addresses import is_signed, is_storage
+from azml_dist.azureml.logs import LOOK, PIECE
 from azml_dist.azureml.run import AzureRun
+from azml_dist.emulator import Emulator, StaticToken, answer, odd, reset_after, reset_before
+from azml_dist.emulator.faults import Fault
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -157,10 +168,123 @@ def test_a_line_without_an_end_waits_for_it(emulator: Emulator, run: AzureRun) -
 
 
 def test_bytes_that_are_no_text_are_shown_all_the_same(emulator: Emulator, run: AzureRun) -> None:
-    emulator.job(run.name).write_log(log(0), b"a\xff\x00b\r10%\r20%\n")
+    emulator.job(run.name).write_log(log(0), b"10%\r20% a\xff\x00b\n")
     emulator.job(run.name).advance("Completed")
 
-    assert list(run.logs(rank=0)) == ["a�\x00b\r10%\r20%"]
+    assert list(run.logs(rank=0)) == ["20% a�\x00b"]
+
+
+# Whom the login is shown to
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://{storage}/azureml/log.txt",
+        "https://elsewhere.example/azureml/log.txt",
+        "https://{storage}.elsewhere.example/log.txt",
+        "https://{storage}@elsewhere.example/log.txt",
+        "https://{storage}:444/log.txt",
+        "https://elsewhere.example/{storage}/log.txt",
+        "https://elsewhere.example?https://{storage}/log.txt",
+        "https://elsewhere.example\\\\@{storage}/log.txt",
+        "https://elsewhere.example#@{storage}/sig=1",
+    ],
+)
+def test_the_login_goes_to_azures_storage_over_tls_alone(emulator: Emulator, run: AzureRun, address: str) -> None:
+    emulator.job(run.name).advance("Completed")
+    url = address.format(storage=storage(emulator))
+    said = {"status": "Completed", "logFiles": {log(0): url}}
+    list(run.logs())
+    emulator.forget()
+    emulator.inject(odd(200, json.dumps(said).encode(), heard=False), route="runs.details", times=None)
+
+    with pytest.raises(SubmitError, match=r"is not https|is not storage of AzureCloud"):
+        list(run.logs())
+
+    assert {request.route for request in emulator.requests} == {"runs.details"}
+
+
+def test_a_redirect_of_the_storage_is_not_followed(emulator: Emulator, run: AzureRun) -> None:
+    emulator.workspace.signed_logs = False
+    emulator.job(run.name).write_log(log(0), "said\n")
+    emulator.job(run.name).advance("Completed")
+    elsewhere = odd(307, b"", heard=False, Location=f"https://{storage(emulator)}/elsewhere/log.txt")
+    emulator.inject(elsewhere, host=storage(emulator), times=None)
+
+    with pytest.raises(SubmitError, match="the storage answers 307"):
+        list(run.logs(rank=0))
+
+    assert not [request for request in emulator.requests if "elsewhere" in request.path]
+
+
+@pytest.mark.parametrize(
+    "api", ["http://eastus.api.azureml.ms", "https://api.azureml.ms.elsewhere.example", "azureml.ms"]
+)
+def test_the_login_goes_to_no_service_but_azures(emulator: Emulator, run: AzureRun, api: str) -> None:
+    emulator.inject(odd(200, json.dumps({"api": api}).encode(), heard=False), route="discovery", times=None)
+
+    with pytest.raises(SubmitError, match="which is not Azure ML in AzureCloud"):
+        AzureRun(workspace_of(emulator), run.name).describe()
+
+    assert "runs.details" not in emulator.counts()
+
+
+@pytest.mark.parametrize(
+    ("cloud", "url", "known"),
+    [
+        ("AzureCloud", "https://acct.blob.core.windows.net/c/b?x", True),
+        ("AzureCloud", "https://acct.z01.blob.storage.azure.net:443/c", True),
+        ("AzureCloud", "https://acct.blob.core.usgovcloudapi.net/c", False),
+        ("AzureUSGovernment", "https://acct.blob.core.usgovcloudapi.net/c", True),
+        ("AzureChinaCloud", "https://acct.blob.core.chinacloudapi.cn/c", True),
+        ("AzureChinaCloud", "https://acct.blob.core.chinacloudapi.cn.example/c", False),
+        ("AzureCloud", "https://blob.core.windows.net.example/c", False),
+        ("AzureCloud", "https://acct.blob.core.windows.net\n@example/c", False),
+        ("AzureCloud", "https://a_b.example/.blob.core.windows.net/c", False),
+        ("a private cloud", "https://acct.blob.local.example/c", True),
+        ("a private cloud", "http://acct.blob.local.example/c", False),
+    ],
+)
+def test_which_addresses_are_storage_depends_on_the_cloud(cloud: str, url: str, known: bool) -> None:
+    assert is_storage(url, cloud) is known
+
+
+def test_a_signature_is_one_in_the_query_alone() -> None:
+    assert is_signed("https://a.blob.core.windows.net/c/b?sv=1&sig=x")
+    for url in ("https://a/c/sig=1", "https://a/c?nosig=1", "https://a/c?sig=", "https://a/c?x#&sig=1"):
+        assert not is_signed(url), url
+
+
+class LostLogin(StaticToken):
+    """A login that has run out: what it gave before is not taken any more, and it gives no more."""
+
+    lost = False
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        from azure.core.exceptions import ClientAuthenticationError
+
+        if self.lost:
+            raise ClientAuthenticationError("AADSTS700082: The refresh token has expired due to inactivity.")
+        return super().get_token(*scopes, **options)
+
+
+@pytest.mark.parametrize("ask", [lambda run: run.wait(timeout=60), lambda run: list(run.logs(follow=True))])
+def test_a_login_that_is_lost_while_waiting_is_an_error_at_once(
+    emulator: Emulator, run: AzureRun, ask: Callable[[AzureRun], object]
+) -> None:
+    here, login = emulator.workspace, LostLogin(emulator.workspace)
+    other = AzureRun(Workspace(here.subscription_id, here.resource_group, here.name, credential=login), run.name)
+    emulator.job(run.name).advance("Running")
+    emulator.job(run.name).write_log(log(0), "said\n")
+    list(other.logs())
+    here.token, login.lost = "another", True
+    emulator.forget()
+
+    with pytest.raises(AuthError, match="your login has expired"):
+        ask(other)
+
+    assert len(emulator.requests) < 5
 
 
 # Attempts
@@ -182,6 +306,25 @@ def test_a_node_that_is_restarted_and_writes_its_log_anew_is_a_further_attempt(
         here.advance("Completed")
 
     assert lines == ["a long line before the restart", "-- attempt 2 --", "again"]
+
+
+@pytest.mark.parametrize("again", ["again\n", "again, and longer than what was there before\n"])
+def test_a_log_that_is_restarted_within_a_line_does_not_join_two_halves(
+    emulator: Emulator, run: AzureRun, again: str
+) -> None:
+    here, store = emulator.job(run.name), emulator.workspace.datastores["workspaceartifactstore"].container
+    here.advance("Running")
+    here.write_log(log(0), "whole\nhalf a li")
+    with followed(run, 0) as lines:
+        await_(lambda: lines == ["whole"])
+        written = int(time.time())
+        await_(lambda: int(time.time()) > written)  # the storage has the time of creation in seconds
+        emulator.account.create_append(store, f"{here.artifacts}/{log(0)}")
+        here.write_log(log(0), again)
+        await_(lambda: len(lines) > 3)
+        here.advance("Completed")
+
+    assert lines == ["whole", "half a li", "-- attempt 2 --", again.rstrip()]
 
 
 def test_logs_of_an_earlier_attempt_are_not_asked_for_again(emulator: Emulator, run: AzureRun) -> None:
@@ -255,6 +398,58 @@ def test_no_tail_at_all_is_what_comes_from_now_on(emulator: Emulator, run: Azure
         here.advance("Completed")
 
     assert lines == ["new"]
+
+
+@pytest.mark.parametrize("tail", [1, 2, 3])
+def test_a_tail_of_lines_longer_than_what_is_asked_for_at_once_is_whole(
+    emulator: Emulator, run: AzureRun, tail: int
+) -> None:
+    written = ["first", "a" * (PIECE + 5), "b" * (3 * PIECE), "last"]
+    emulator.job(run.name).write_log(log(0), "\n".join(written) + "\n")
+    emulator.job(run.name).advance("Completed")
+
+    assert list(run.logs(rank=0, tail=tail)) == written[-tail:]
+
+
+def test_what_a_failure_shows_of_a_long_line_is_its_end(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).write_log(log(0), "before\n" + "é" * 100_000 + "the end\n")
+    emulator.job(run.name).fail("it failed")
+
+    with pytest.raises(RunFailed) as failed:
+        run.wait(timeout=30)
+
+    assert failed.value.log_tail.startswith("…")
+    assert failed.value.log_tail.endswith("ééthe end")
+    assert len(failed.value.log_tail) < 40_000
+
+
+def test_a_line_of_64_mb_takes_no_memory_of_its_length(
+    emulator: Emulator, run: AzureRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is asked of the run, and compared with a run that has said next to nothing."""
+    for name, value in login_at(emulator, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    short = AzureML(workspace_of(emulator)).submit(job())
+    for one in (short, run):
+        emulator.job(one.name).write_log(log(0), "said\n")
+        emulator.job(one.name).fail("it failed")
+    store, long = emulator.workspace.datastores["workspaceartifactstore"].container, emulator.job(run.name)
+    for _ in range(16):
+        emulator.account.append(store, f"{long.artifacts}/{log(0)}", b"x" * (4 << 20))
+
+    usual = peak_memory(tmp_path, "logs", short.name)
+
+    for command in (["logs", "--tail", "2"], ["logs"], ["status"], ["cancel"]):
+        assert peak_memory(tmp_path, *command, run.name) < usual + (40 << 20), command
+
+
+def peak_memory(folder: Path, *args: str) -> int:
+    """The most memory that a command had, in bytes."""
+    process = subprocess.Popen([*CLI, *args], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # Many ranks, and speed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import Emulator, answer, reset_before
-from emulator.fixtures import SDK_WARNINGS
+from emulated import SDK_WARNINGS
+from needs import imported
 from running import CLI, await_, cli
 from submitting import code_in, job
 
 from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow, submit
+from azml_dist.azureml.group import azure_run
 from azml_dist.azureml.logs import PIECE, LogName, World, parse
 from azml_dist.azureml.run import AzureRun
-from azml_dist.logs import Source
+from azml_dist.emulator import Emulator, answer, odd, reset_before
+from azml_dist.emulator.credential import TokenOfEachScope
+from azml_dist.overview import overview
+from azml_dist.plan.world import Service
+from azml_dist.runs.logs import Source
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -71,6 +77,16 @@ def test_a_run_that_ends_badly_raises_with_the_services_words_and_the_ranks_log(
         assert failed.value.log_tail == "Traceback\nValueError: no such thing"
 
 
+def test_that_a_run_failed_is_said_also_where_its_reason_cannot_be_read(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).fail("it failed")
+    emulator.inject(odd(200, b"[]", heard=False), route="runs.details", times=None)
+
+    with pytest.raises(
+        RunFailed, match=f"run {run.name} failed: the reason cannot be read: .* is a list, not an object"
+    ):
+        run.wait(timeout=30)
+
+
 def test_waiting_for_longer_than_allowed_leaves_the_run_going_on(run: AzureRun) -> None:
     with pytest.raises(TimeoutError, match=f"run {run.name} is still NotStarted after 0.1 s"):
         run.wait(timeout=0.1)
@@ -103,6 +119,60 @@ def test_waiting_outlives_a_connection_that_is_gone_for_a_while(emulator: Emulat
     assert run.wait(timeout=60) is run
 
 
+def test_a_service_that_is_out_of_reach_is_waited_for_no_longer_than_allowed(emulator: Emulator, run: AzureRun) -> None:
+    emulator.inject(odd(200, b"<html>", heard=False), route="jobs.get", times=None)
+
+    with pytest.raises(TimeoutError, match=f"cannot find run {run.name}: .*HTML.*, until the timeout"):
+        run.wait(timeout=0.2)
+
+
+@pytest.mark.parametrize("status", ["NotResponding", "Paused"])
+@pytest.mark.parametrize("how", ["wait", "follow"])
+def test_a_run_that_does_not_respond_for_long_is_over(
+    emulator: Emulator, azure: AzureML, capfd: pytest.CaptureFixture[str], status: str, how: str
+) -> None:
+    run = AzureML(azure.workspace, service=Service(final_when_unchanged=1.0)).submit(job())
+    emulator.job(run.name).write_log("user_logs/std_log.txt", "said\n")
+    emulator.job(run.name).script = ["Running", status]
+    if how == "follow":
+        emulator.job(run.name).advance(status)
+        assert list(run.logs(follow=True)) == ["[node0 rank0] said"]
+
+    with pytest.raises(RunFailed, match=f"run {run.name} has been {status} for 1 s") as over:
+        run.wait(timeout=60)
+
+    assert over.value.run.status == status
+    assert f"azml-dist cancel {run.name}" in str(over.value.hint)
+    assert capfd.readouterr().err.count(f"note: run {run.name} is {status}") == 1
+
+
+def test_a_run_that_responds_again_goes_on(emulator: Emulator, azure: AzureML) -> None:
+    """Ten minutes count from the last change, not from the first."""
+    run = AzureML(azure.workspace, service=Service(final_when_unchanged=2.5)).submit(job())
+    emulator.job(run.name).script = ["NotResponding", "Running", "Paused", "NotResponding", "Paused", "Completed"]
+
+    assert run.wait(timeout=60).status == "Completed"
+    assert Service().final_when_unchanged == 600
+
+
+def test_a_run_that_does_not_respond_can_be_left_and_cancelled(
+    emulator: Emulator, run: AzureRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.job(run.name).advance("NotResponding")
+    for name, value in login_at(emulator, tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    with cli("logs", run.name, "--follow", cwd=tmp_path) as follower:
+        assert follower.stderr
+        assert follower.stderr.readline().startswith(f"note: run {run.name} is NotResponding")
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(timeout=30) == 130
+    run.cancel()
+
+    assert emulator.counts()["jobs.cancel"] == 1
+    assert run.status == "Canceled"
+
+
 def test_canceling_a_run_that_has_ended_does_nothing(emulator: Emulator, run: AzureRun) -> None:
     emulator.job(run.name).advance("Completed")
 
@@ -114,7 +184,7 @@ def test_canceling_a_run_that_has_ended_does_nothing(emulator: Emulator, run: Az
 def test_cancel_ends_the_run(emulator: Emulator, run: AzureRun) -> None:
     run.cancel()
 
-    with pytest.raises(RunFailed, match="was canceled"):
+    with pytest.raises(RunFailed, match="was cancelled"):
         run.wait(timeout=30)
 
 
@@ -143,7 +213,8 @@ def test_outputs_artifacts_and_logs_are_downloaded_as_a_local_run_has_them(
 
     run.download(tmp_path / "got")
 
-    found = [path for path in (tmp_path / "got").rglob("*") if path.is_file() and "system_logs" not in path.parts]
+    left_out = {"system_logs", ".azml-dist"}
+    found = [path for path in (tmp_path / "got").rglob("*") if path.is_file() and not left_out & {*path.parts}]
     assert {path.relative_to(tmp_path / "got").as_posix(): path.read_text() for path in found} == {
         "artifacts/outputs/a.txt": "art\n",
         "outputs/model/w.txt": "weights\n",
@@ -180,22 +251,83 @@ def test_the_latest_runs_are_listed_over_the_pages_of_the_service(emulator: Emul
     assert [run["name"] for run in AzureRun.latest(azure.workspace)] == names[-50:]
 
 
+def test_sweeps_and_pipelines_of_the_workspace_are_listed_too(emulator: Emulator, azure: AzureML) -> None:
+    from azure.ai.ml import MLClient, command, dsl
+    from azure.ai.ml.sweep import Choice
+
+    here = emulator.workspace
+    ml_client = MLClient(TokenOfEachScope(here), here.subscription_id, here.resource_group, here.name)
+    azure.submit(job(name="alone"))
+    one = command(command="echo ${{inputs.lr}}", inputs={"lr": 1}, environment="azureml:torch:1", compute="gpu-cluster")
+    swept = one(lr=Choice([1, 2])).sweep(primary_metric="loss", goal="minimize", sampling_algorithm="grid")
+    swept.name = "swept"
+    ml_client.jobs.create_or_update(swept)
+
+    @dsl.pipeline  # type: ignore[untyped-decorator]
+    def steps() -> None:
+        one()
+
+    made = steps()
+    made.name = "steps"
+    ml_client.jobs.create_or_update(made)
+
+    listed = AzureRun.latest(azure.workspace)
+    table = overview(here=False, there=listed).lines()
+
+    assert [(run["name"], run["kind"]) for run in listed] == [
+        ("alone", "command"),
+        ("swept", "sweep"),
+        ("steps", "pipeline"),
+    ]
+    assert [row[3].strip() for row in table] == ["world", "1", "sweep", "pipeline"]
+
+
+def test_a_list_asks_how_long_all_runs_took_at_once(emulator: Emulator, azure: AzureML) -> None:
+    past = [("NotStarted", "10:00:00"), ("Running", "10:10:00"), ("Completed", "10:12:30")]
+    for name, known in (("waits", 1), ("runs", 2), ("done", 3)):
+        azure.submit(job(name=name))
+        here = emulator.job(name)
+        here.past = [(status, f"2026-11-01T{at}.1234567Z") for status, at in past[:known]]
+        here.status = here.past[-1][0]
+    emulator.requests.clear()
+
+    found = overview(here=False, there=AzureRun.latest(azure.workspace)).runs
+
+    assert [run.name for run in found] == ["waits", "runs", "done"]
+    assert (found[0].took, found[2].took) == (None, 150.0)
+    assert (found[1].took or 0) > 1000  # until now
+    assert [str(request.route) for request in emulator.requests].count("runs.dataOfMany") == 1
+
+
+def test_a_list_without_times_is_a_list(emulator: Emulator, azure: AzureML) -> None:
+    azure.submit(job(name="done"))
+    emulator.job("done").advance("Running")
+    emulator.job("done").advance("Completed")
+    emulator.inject(answer(404), route="runs.dataOfMany", times=None)
+
+    [run] = overview(here=False, there=AzureRun.latest(azure.workspace)).runs
+
+    assert (run.name, run.status, run.took) == ("done", "Completed", None)
+
+
 def test_a_run_that_is_not_there_is_not_found(azure: AzureML) -> None:
     with pytest.raises(NotFound):
-        AzureRun.find(azure.workspace, "nowhere")
+        azure_run(azure.workspace, "nowhere")
 
 
 def test_a_notebook_shows_the_phase_its_age_and_the_last_line_of_each_rank(emulator: Emulator, run: AzureRun) -> None:
     here = emulator.job(run.name)
     here.write_log(log(3), "first\nepoch 1 <10%>\repoch 1 <20%>")
 
-    waiting, text = run._repr_html_(), str(run)
+    waiting, text = run._repr_html_(), str(azure_run(run._workspace, run.name))
+    submitted = str(run)
     here.advance("Preparing")
     preparing = str(run)
     here.advance("Running")
 
     assert re.match(rf"{run.name}  NotStarted  submitted \d+ s ago\n", text)
-    assert re.search(r"\n   0     0  no line yet *\n", text)
+    assert re.match(rf"{run.name}  NotStarted  for \d+ s\n", submitted)
+    assert re.search(r"\n   0     0  no output yet *\n", text)
     assert re.search(r"\n   3     1  epoch 1 <20%> +user_logs/std_log_process_3.txt", text)
     assert "<td" in waiting
     assert "epoch 1 &lt;20%&gt;<" in waiting
@@ -207,16 +339,16 @@ def test_of_a_large_world_the_first_the_last_and_the_failed_rank_are_shown(emula
     run = azure.submit(job(node_count=64, distribution=PyTorch(process_count_per_node=8)))
     emulator.job(run.name).fail("see std_log_process_300.txt")
 
-    shown = re.findall(r"^ *(\d+|\.\.\.)(?:  +\d+  no line yet)?$", str(run), re.MULTILINE)
+    shown = re.findall(r"^ *(\d+|\.\.\.)(?:  +\d+  no output yet)?$", str(run), re.MULTILINE)
 
-    assert shown == [*map(str, range(8)), "...", "300", "...", "509", "510", "511"]
+    assert shown == [*map(str, range(8)), "300", "..."]
 
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a notebook gets to show, of which this process is the kernel."""
-    displaypub: Any = pytest.importorskip("IPython.core.displaypub")
-    interactiveshell: Any = pytest.importorskip("IPython.core.interactiveshell")
+    displaypub: Any = imported("IPython.core.displaypub")
+    interactiveshell: Any = imported("IPython.core.interactiveshell")
     shell = interactiveshell.InteractiveShell.instance()
     monkeypatch.setattr(shell, "kernel", object(), raising=False)
     publisher = displaypub.CapturingDisplayPublisher()
@@ -456,6 +588,15 @@ def test_the_command_line_knows_runs_on_azure_like_those_here(
     assert (logs.returncode, logs.stdout) == (0, "[node1 rank3] said by 3\n")
     listed = json.loads(at_the_workspace(emulator, tmp_path, "list", "--json").stdout)
     assert [(r["name"], r["where"]) for r in listed["runs"]] == [(run.name, "azureml")]
+    table = at_the_workspace(emulator, tmp_path, "list", "--azure").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["name", run.name]
+    assert "  azure " in table[1]
+    assert "  2 x 2 = 4  Completed  " in table[1]
+    emulator.forget()
+    assert json.loads(at_the_workspace(emulator, tmp_path, "list", "--here", "--json").stdout) == {"runs": []}
+    assert emulator.requests == []
+    last = at_the_workspace(emulator, tmp_path, "status", "--json")  # submitted from here
+    assert (json.loads(last.stdout)["name"], last.stderr) == (run.name, f"run {run.name}, which was started last\n")
     missing = at_the_workspace(emulator, tmp_path, "status", "nowhere")
     assert missing.returncode == 2
     assert missing.stderr.startswith("error: there is no run 'nowhere' on this machine or in workspace")
@@ -472,7 +613,7 @@ def test_the_command_line_cancels_and_downloads_runs_on_azure(
 
     assert (early.returncode, early.stderr.splitlines()[0]) == (
         2,
-        f"error: run {run.name} is still NotStarted: what it writes can be downloaded when it has ended",
+        f"error: run {run.name} is still NotStarted: not everything that it will have is there yet",
     )
     assert (canceled.returncode, canceled.stderr) == (0, f"run {run.name}: Canceled\n")
     assert (ended.returncode, ended.stdout) == (0, "got\n"), ended.stderr
@@ -493,6 +634,17 @@ def test_a_pager_that_is_closed_ends_the_follower(
         follower.stdout.close()
         follower.wait(timeout=30)
         follower.stdout = None
+
+
+def test_a_list_of_one_root_asks_azure_nothing(emulator: Emulator, run: AzureRun, tmp_path: Path) -> None:
+    emulator.forget()
+
+    here = at_the_workspace(emulator, tmp_path, "list", "--json", "--root", str(tmp_path / "runs"))
+    unknown = at_the_workspace(emulator, tmp_path, "status", run.name, "--root", str(tmp_path / "runs"))
+
+    assert json.loads(here.stdout) == {"runs": []}
+    assert unknown.returncode == 2
+    assert emulator.requests == []
 
 
 def test_a_run_that_failed_there_ends_its_follower_with_1(emulator: Emulator, run: AzureRun, tmp_path: Path) -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
 import pytest
-from needs import needs
 
 import azml_dist
-from azml_dist import Job, cli
-from azml_dist.plan import Service
+from azml_dist import Job
+from azml_dist.cli import base as cli
+from azml_dist.plan.world import Service
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "azml_dist"
@@ -49,10 +49,11 @@ def text_of(document: str) -> str:
 
 
 def rows(document: str, heading: str) -> Iterator[list[str]]:
-    """The cells of each row of the table with that heading, backticks and all."""
-    _, _, after = text_of(document).partition(f"| {heading} |")
-    for line in after.partition("\n\n")[0].splitlines()[2:]:
-        yield [cell.strip() for cell in line.strip("|").split("|")]
+    """The cells of each row of the tables with that heading, backticks and all."""
+    _, *tables = text_of(document).split(f"| {heading} |")
+    for table in tables:
+        for line in table.partition("\n\n")[0].splitlines()[2:]:
+            yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_the_table_of_variables_is_what_the_plan_gives(tmp_path: Path) -> None:
@@ -66,7 +67,9 @@ def test_the_table_of_variables_is_what_the_plan_gives(tmp_path: Path) -> None:
     alone = job.with_(node_count=1, distribution=None).plan().processes[0].env
     told = {name.strip("`"): (there.strip("`"), single.strip("`")) for name, there, single, _ in variables()}
 
-    assert told == {name: (world.get(name, ""), alone.get(name, "")) for name in {**world, **alone}}
+    assert told == {name: (world.get(name, ""), alone.get(name, "")) for name in told}
+    of_the_platform = re.compile("AZ_BATCH(AI)?_.*|AZUREML_(CR|ARM)_.*")
+    assert not [name for name in {**world, **alone} if name not in told and not of_the_platform.fullmatch(name)]
 
 
 def variables() -> Iterator[list[str]]:
@@ -76,7 +79,7 @@ def variables() -> Iterator[list[str]]:
 def test_every_command_is_in_the_readme() -> None:
     told = [command.strip("`").split()[1] for command, _ in rows("README.md", "command")]
 
-    assert sorted(told) == sorted(cli.cli.commands)
+    assert sorted(told) == sorted(cli.cli.list_commands(click.Context(cli.cli)))
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
@@ -108,26 +111,11 @@ def test_links_lead_somewhere(document: str) -> None:
             assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], link
 
 
-def test_every_module_is_explained_and_imports_only_those_above_it() -> None:
+def test_every_module_is_explained() -> None:
     told = [row[0].strip("`") for row in rows("docs/how-it-works.md", "module")]
-    files = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py") if file.stat().st_size > 200}
+    files = [file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if file.stat().st_size > 200]
 
     assert sorted(told) == sorted(files)
-    for place, name in enumerate(told):
-        below = set(imported(files[name])) - set(told[:place])
-        assert not below, f"{name} imports {below}, which stand below it"
-
-
-def imported(file: Path) -> Iterator[str]:
-    """The package's modules that a module needs to be imported; not those that a function imports when it is called."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "azml_dist":
-            base = "/".join(node.module.split(".")[1:])
-            for alias in node.names:
-                for path in (f"{base}/{alias.name}.py".lstrip("/"), f"{base}.py", f"{base}/__init__.py".lstrip("/")):
-                    if (PACKAGE / path).is_file():
-                        yield path
-                        break
 
 
 @pytest.mark.parametrize("picture", sorted((REPOSITORY / "docs").glob("*.svg")), ids=lambda path: path.name)
@@ -164,11 +152,20 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(azml_dist.__all__) - {"__version__"} <= set(told)
 
 
-def messages() -> list[str]:
-    return re.findall(r"^### `(.+)`$", text_of("docs/troubleshooting.md"), re.MULTILINE)
+def messages_of_problems() -> dict[str, list[str]]:
+    """The messages below each heading of the troubleshooting page, one on a line, in backticks."""
+    problems = re.findall(r"^### (.+)\n\n((?:`.+`\n)*)", text_of("docs/troubleshooting.md"), re.MULTILINE)
+    return {heading: re.findall(r"^`(.+)`$", lines, re.MULTILINE) for heading, lines in problems}
 
 
-@pytest.mark.parametrize("message", messages())
+def test_every_problem_of_the_troubleshooting_page_has_its_messages_below_its_name() -> None:
+    headings = re.findall(r"^### (.+)$", text_of("docs/troubleshooting.md"), re.MULTILINE)
+
+    assert list(messages_of_problems()) == headings
+    assert not [heading for heading, messages in messages_of_problems().items() if not messages or "…" in heading]
+
+
+@pytest.mark.parametrize("message", [*chain.from_iterable(messages_of_problems().values())])
 def test_every_message_of_the_troubleshooting_page_is_one_of_the_code(message: str) -> None:
     """`…` stands for what is filled in; backticks cannot stand in the page's. `cannot …:` is put before many."""
     pieces = [re.escape(piece.strip()) for piece in message.removeprefix("cannot …: ").split("…")]
@@ -191,20 +188,3 @@ def shown(node: ast.AST) -> str | None:
     if isinstance(node, ast.JoinedStr):
         return "".join(shown(part) or "…" for part in node.values)
     return None
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="sphinx needs Python 3.11")
-@needs("sphinx", "myst_parser", "furo")
-def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    """Every link leads somewhere, every page is in the contents, every docstring can be read."""
-    build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--nitpicky", "--conf-dir", "docs"]
-    built = subprocess.run(
-        [*build, "--doctree-dir", tmp_path / "doctrees", ".", tmp_path / "site"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert (built.returncode, built.stderr) == (0, "")
-    assert "Processes, nodes, ranks" in (tmp_path / "site" / "docs" / "concepts.html").read_text(encoding="utf-8")

@@ -27,7 +27,6 @@ PYTHON = "3.11"
 
 OTHERWISE = {
     "azureml-mlflow": "the tests have no tracking server of Azure ML",
-    "mlflow-skinny": "azureml-mlflow takes no newer one",
     "cmake": "only Horovod is built with it, which the tests take as it is",
     "setuptools": "Horovod's setup.py needs one before 80",
     "nvidia-cudnn-cu12": "the tests run on CPUs",
@@ -139,6 +138,8 @@ def test_the_horovod_of_the_image_is_the_one_that_the_tests_train_with() -> None
 
 def test_what_the_environments_pin_otherwise_is_not_what_the_tests_have() -> None:
     """An exception that is none any more goes."""
+    files = [*((name, "requirements.txt") for name in NAMES), ("mpi-horovod", "requirements-build.txt")]
+    assert OTHERWISE.keys() <= {package for name, file in files for package in pins(name, file)}
     for name in NAMES:
         for package in pins(name).keys() & OTHERWISE.keys():
             assert version(pins(name)[package]) != in_the_tests().get(package), package
@@ -160,6 +161,31 @@ def test_its_pins_can_be_installed_together(name: str) -> None:
 
 
 @needs("uv")
+@every_environment
+def test_it_can_have_all_versions_that_the_tests_have(name: str) -> None:
+    """Nobody's script meets another azure-storage or MLflow there than here: azureml-mlflow takes what was tried."""
+    resolved = resolve(name, "-c", str(REPOSITORY / "constraints.txt"))
+
+    shared = resolved.keys() & in_the_tests().keys() - {"setuptools", "cmake"}
+    assert {"mlflow-skinny", "azure-storage-blob", "python-dateutil"} <= shared
+    assert {package: resolved[package] for package in shared} == {
+        package: in_the_tests()[package] for package in shared
+    }
+
+
+@needs("uv")
+@pytest.mark.parametrize("python", ["3.10", "3.13"])
+def test_azureml_mlflow_can_be_installed_beside_us(python: str, tmp_path: Path) -> None:
+    """As in an image that runs `runtime` and MLflow: with azure-ai-ml in the version that the tests have."""
+    (tmp_path / "requirements.txt").write_text(f"azure-ai-ml\n{pins('cpu')['azureml-mlflow']}\n")
+
+    lines = compiled(tmp_path / "requirements.txt", python, "-c", str(REPOSITORY / "constraints.txt"))
+
+    for package in ("azure-ai-ml", "mlflow-skinny", "azure-storage-blob", "azure-storage-file-datalake"):
+        assert f"{package}=={in_the_tests()[package]}\n" in lines
+
+
+@needs("uv")
 def test_pins_that_exclude_each_other_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("azureml-mlflow==1.62.0.post6\nmlflow-skinny==3.17.2\n")
 
@@ -177,8 +203,8 @@ def test_what_make_installs_can_be_installed_on_every_python(python: str) -> Non
     assert "pytest==" in lines
 
 
-def resolve(name: str) -> dict[str, str]:
-    lines = compiled(ENVIRONMENTS / name / "requirements.txt").splitlines()
+def resolve(name: str, *options: str) -> dict[str, str]:
+    lines = compiled(ENVIRONMENTS / name / "requirements.txt", PYTHON, *options).splitlines()
     return dict(re.sub(r"\[.*\]", "", line).split("==") for line in lines if line)
 
 

@@ -48,23 +48,23 @@ def test_each_job_has_a_line_with_what_it_means_or_what_is_wrong() -> None:
         "jobs/b/lost.yml",
         "jobs/b/part.yml",
     ]
-    assert lines[1].split(maxsplit=1)[1] == "2 nodes x 4 processes = 8  PyTorch  1 note"
+    assert lines[1].split(maxsplit=1)[1] == "2 nodes x 4 processes = 8  PyTorch  1 warning"
     assert lines[2].split(maxsplit=1)[1] == "1 node x 1 process = 1"
     wrong = "WRONG  line 2: resources.instance_cont: unknown field `instance_cont` (and 1 more)"
     assert lines[3].split(maxsplit=1)[1] == wrong
-    assert lines[6].split(maxsplit=1)[1] == "1 node x 1 process = 1  to be given: a"
+    assert lines[6].split(maxsplit=1)[1] == "1 node x 1 process = 1  needs inputs: a"
 
 
 def test_what_is_plainly_no_job_is_left_out_and_said() -> None:
     said = [line for line in call("plan", "jobs").stderr.splitlines() if line.startswith("note: ")]
 
     assert said == [
-        "note: jobs/automl.yml is no job: an AutoML job",
-        "note: jobs/conda.yml is no job: a conda file",
-        "note: jobs/data.yml is no job: its schema is data",
-        "note: jobs/deployment.yml is no job: its schema is modelBatchDeployment",
-        "note: jobs/environment.yml is no job: an environment",
-        "note: jobs/list.yml is no job: it holds no fields of a job",
+        "note: jobs/automl.yml is not a job: an AutoML job",
+        "note: jobs/conda.yml is not a job: a conda file",
+        "note: jobs/data.yml is not a job: its schema is data",
+        "note: jobs/deployment.yml is not a job: its schema is modelBatchDeployment",
+        "note: jobs/environment.yml is not a job: an environment",
+        "note: jobs/list.yml is not a job: it has no fields of a job",
     ]
 
 

@@ -11,10 +11,25 @@ from typing import Any
 
 import pytest
 from needs import needs
-from running import CLI, await_, children, cli, find, launchers, lines_of, living, log_of, pytorch, run_here, write_job
+from owners import the_command_line, the_guard, the_supervisor
+from running import (
+    CLI,
+    LOG,
+    await_,
+    children,
+    cli,
+    find,
+    launchers,
+    lines_of,
+    living,
+    log_of,
+    pytorch,
+    run_here,
+    write_job,
+)
 
 from azml_dist import Job, LaunchError, Local, Mpi, TensorFlow
-from azml_dist.local.hosts import check_apart
+from azml_dist.local.launchers.hosts import check_apart
 
 pytestmark = needs("ip", "unshare")
 
@@ -101,6 +116,17 @@ def test_tasks_of_tensorflow_have_the_ports_of_azure_ml() -> None:
     }
 
 
+def test_every_node_logs_to_the_server_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "log.py").write_text(LOG)
+    command = "python log.py loss $RANK; echo $MLFLOW_TRACKING_URI"
+
+    run = apart(pytorch(command, nodes=3, code=str(tmp_path)), launcher="direct")
+
+    assert run.status == "Completed", lines_of(run)
+    assert sorted(run.metric_histories()["loss"]) == [0.0, 1.0, 2.0]
+    assert len({log_of(run, rank) for rank in range(3)}) == 1
+
+
 def test_two_runs_at_once_have_the_same_ports() -> None:
     """Their networks have nothing to do with each other."""
     job = pytorch(["python", "-c", MEET], nodes=2)
@@ -125,18 +151,6 @@ def network_of(pid: str) -> str | None:
         return os.readlink(f"/proc/{pid}/ns/net")
     except OSError:
         return None
-
-
-def the_command_line(process: subprocess.Popen[str]) -> int:
-    return process.pid
-
-
-def the_guard(process: subprocess.Popen[str]) -> int:
-    return children(process.pid, "guard")[0]
-
-
-def the_supervisor(process: subprocess.Popen[str]) -> int:
-    return children(the_guard(process), "guard")[0]
 
 
 def what_holds_the_network_of_a_node(process: subprocess.Popen[str]) -> int:
@@ -175,5 +189,60 @@ def test_who_may_not_make_networks_is_told_so(tmp_path: Path) -> None:
     ended = subprocess.run(without, capture_output=True, text=True, timeout=60, check=False)
 
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "lets you make no network for a node" in ended.stderr
+    assert "does not let you create a network for a node" in ended.stderr
     assert "hint: leave out `--apart`" in ended.stderr
+
+
+ASK = """
+import os, socket, sys, threading, time
+address, done = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), sys.argv[1] + "/done"
+if os.environ["RANK"] == "0":
+    server = socket.create_server(("", address[1]))
+    def answer():
+        while True:
+            peer = server.accept()[0]
+            peer.sendall(peer.recv(5))
+    threading.Thread(target=answer, daemon=True).start()
+    while not os.path.exists(done):
+        time.sleep(0.05)
+else:
+    said, until = [], time.monotonic() + 30
+    while said != ["answer", "silence", "answer"] and time.monotonic() < until:
+        try:
+            peer = socket.create_connection(address, timeout=0.3)
+            peer.sendall(b"hello")
+            now = "answer" if peer.recv(5) else None
+        except ConnectionRefusedError:
+            now = None
+        except OSError:
+            now = "silence"
+        if now and now not in said[-1:]:
+            said.append(now)
+            print(now, flush=True)
+        time.sleep(0.05)
+    open(done, "w").close()
+"""
+
+
+@launchers
+def test_a_node_is_cut_off_the_network_for_a_time(launcher: str) -> None:
+    job = pytorch(["python", "-c", ASK, "${{outputs.up}}"], nodes=2)
+
+    run = apart(job, launcher=launcher, faults=["partition:node=1,for=2s@line=answer"])
+
+    assert run.status == "Completed", lines_of(run)
+    assert log_of(run, 1).split() == ["answer", "silence", "answer"]
+    assert run.state().faults[0].note is None
+
+
+@needs("tc")
+def test_the_network_of_one_node_is_limited() -> None:
+    shown = "tc qdisc show dev eth0"
+    command = f"echo step 1; [ $RANK = 0 ] || while ! {shown} | grep rate; do sleep 0.05; done; {shown}"
+
+    run = apart(pytorch(command, nodes=2), timeout=60, launcher="direct", faults=["rate:node=1,mbit=10@step=1"])
+
+    assert run.status == "Completed", lines_of(run)
+    assert "tbf" in log_of(run, 1)
+    assert "rate 10Mbit" in log_of(run, 1)
+    assert "tbf" not in log_of(run, 0)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import re
 import subprocess
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from azml_dist.errors import JobError
-from azml_dist.job import Environment, Input, Job, Mpi, Output, PyTorch, Queue, Ray, Ssh, TensorFlow, check_files
+from azml_dist.job import Build, Environment, Input, Job, Mpi, Output, PyTorch, Queue, Ray, Ssh, TensorFlow
+from azml_dist.model.given import own_variables
+from azml_dist.plan.rules import file_problems
 
 ARGV = ["python", "-c", "import sys; print('\\0'.join(sys.argv[1:]), end='')"]
 
@@ -43,7 +48,7 @@ def test_a_value_in_an_element_stays_in_that_argument(value: str) -> None:
 
 
 def test_a_value_with_a_single_quote_is_refused_in_a_list() -> None:
-    with pytest.raises(JobError, match="stands in single quotes"):
+    with pytest.raises(JobError, match="is in single quotes"):
         Job(command=["echo", "${{inputs.a}}"], inputs={"a": "it's"})
 
 
@@ -51,7 +56,7 @@ def test_a_value_with_a_single_quote_is_refused_in_a_list() -> None:
     "value", ["a b", "a;b", "a&b", "a|b", "$HOME", "a*", "it's", 'a"b', "a\nb", "", "`x`", "#x", "~"]
 )
 def test_a_value_that_the_shell_would_tear_apart_is_refused(value: str) -> None:
-    with pytest.raises(JobError, match="tear") as error:
+    with pytest.raises(JobError, match="the shell would not pass") as error:
         Job(command="echo ${{inputs.a}}", inputs={"a": value})
 
     assert error.value.problems[0].where == "inputs.a"
@@ -79,23 +84,23 @@ def test_a_value_that_its_quotes_protect_arrives_whole(quote: str, value: str) -
 
 @pytest.mark.parametrize(("quote", "value"), [('"', "$HOME"), ('"', 'a"b'), ('"', "`id`"), ('"', "a\\"), ("'", "it's")])
 def test_a_value_that_its_quotes_do_not_protect_is_refused(quote: str, value: str) -> None:
-    with pytest.raises(JobError, match="tear"):
+    with pytest.raises(JobError, match="the shell would not pass"):
         Job(command=f"echo {quote}${{{{inputs.a}}}}{quote}", inputs={"a": value})
 
 
 def test_quotes_inside_a_command_substitution_count() -> None:
     Job(command='echo "$(cat "${{inputs.a}}")"', inputs={"a": "a b"})
-    with pytest.raises(JobError, match="without quotes"):
+    with pytest.raises(JobError, match="not in quotes"):
         Job(command='echo "$(cat ${{inputs.a}})"', inputs={"a": "a b"})
 
 
 def test_a_backslash_protects_one_character_and_no_value() -> None:
-    with pytest.raises(JobError, match="without quotes"):
+    with pytest.raises(JobError, match="not in quotes"):
         Job(command="echo \\${{inputs.a}}", inputs={"a": "a b"})
 
 
 def test_a_quote_in_a_comment_quotes_nothing() -> None:
-    with pytest.raises(JobError, match="without quotes"):
+    with pytest.raises(JobError, match="not in quotes"):
         Job(command="# it isn't quoted\necho ${{inputs.a}}", inputs={"a": "a b"})
 
 
@@ -113,7 +118,7 @@ def test_a_literal_has_the_text_that_azure_ai_ml_sends(value: str | float, text:
 
 @pytest.mark.parametrize("nothing", [{"node_count": 0}, {"node_count": -1}, {"timeout": 0}, {"max_node_count": 0}])
 def test_counts_start_at_one(nothing: dict[str, int]) -> None:
-    with pytest.raises(JobError, match="too small; at least 1"):
+    with pytest.raises(JobError, match="too small; the minimum is 1"):
         Job(command="x", **nothing)  # type: ignore[arg-type]
 
 
@@ -130,7 +135,7 @@ def test_azures_names_are_accepted() -> None:
 
 
 def test_a_field_given_under_both_names_is_refused() -> None:
-    with pytest.raises(JobError, match="given twice"):
+    with pytest.raises(JobError, match="set twice"):
         Job(command="x", node_count=1, instance_count=1)  # type: ignore[call-arg]
 
 
@@ -158,9 +163,9 @@ def test_all_problems_are_told_together() -> None:
 def test_a_job_does_not_change() -> None:
     job = Job(command="x", inputs={"a": 1})
 
-    with pytest.raises(JobError, match="does not change"):
+    with pytest.raises(JobError, match="is immutable"):
         job.node_count = 2
-    with pytest.raises(JobError, match="do not change"):
+    with pytest.raises(JobError, match="are immutable"):
         job.inputs["a"] = 2  # type: ignore[index]
     assert job == Job(command="x", inputs={"a": 1})
 
@@ -203,14 +208,14 @@ def test_a_job_can_be_pickled_and_copied() -> None:
         ("echo ${{inputs.epoch}}", "did you mean `epochs`"),
         ("echo ${{ inputs.epoch }}", "did you mean `epochs`"),
         ("echo ${{outputs.modl}}", "did you mean `model`"),
-        ("echo ${{outputs.epochs}}", "`epochs` is one of the inputs"),
+        ("echo ${{outputs.epochs}}", "`epochs` is an input"),
         ("echo $${{inputs.epochs}}", "one `$` too many"),
         ("echo ${inputs.epochs}", "f-string"),
         ("echo {inputs.epochs}", "write `${{inputs.epochs}}`"),
         ("echo ${{search_space.lr}}", "sweep"),
         ("echo ${{parent.inputs.x}}", "pipeline"),
-        ("echo ${{something}}", "means nothing in a plain job"),
-        ("echo $[[--x ${{inputs.epochs}}]]", "no optional parts"),
+        ("echo ${{something}}", "has no meaning in a plain job"),
+        ("echo $[[--x ${{inputs.epochs}}]]", "cannot have optional parts"),
     ],
 )
 def test_an_expression_that_means_nothing_is_refused(command: str, words: str) -> None:
@@ -229,14 +234,14 @@ def test_the_shells_own_braces_are_left_alone(command: str) -> None:
 
 @pytest.mark.parametrize("name", ["a-b", "1a", "a b", "", "ä"])
 def test_names_of_inputs_are_those_azure_takes(name: str) -> None:
-    with pytest.raises(JobError, match="letters, digits and `_`"):
+    with pytest.raises(JobError, match="letters, digits and `_`" if name else "it is empty"):
         Job(command="x", inputs={name: 1})
 
 
 @pytest.mark.parametrize("field", ["name", "experiment_name"])
 @pytest.mark.parametrize("name", ["a b", "-a", "a/b", "", "a" * 300, "a.b"])
 def test_names_that_azure_refuses_are_refused(field: str, name: str) -> None:
-    with pytest.raises(JobError, match="letters, digits, `-` and `_`"):
+    with pytest.raises(JobError, match="letters, digits, `-` and `_`" if name else "it is empty"):
         Job(command="x", **{field: name})  # type: ignore[arg-type]
 
 
@@ -301,10 +306,10 @@ def test_one_launcher_on_each_node_is_legal() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("accelerate launch --cpu --num_processes 2 train.py", "`--num_processes 2` is not looked at"),
+        ("accelerate launch --cpu --num_processes 2 train.py", "ignores `--num_processes 2`"),
         (
             "accelerate launch --num-processes=4 train.py",
-            "without `--multi_gpu`, `accelerate launch` starts one process",
+            "without `--multi_gpu`, `accelerate launch` starts only one process",
         ),
         ("accelerate launch --multi_gpu --num_processes=4 train.py", None),
         ("accelerate launch --num_processes 1 train.py", None),
@@ -325,7 +330,7 @@ def test_azure_builds_the_mpirun_line_itself() -> None:
 
 @pytest.mark.parametrize("size", ["16gb", "0g", "g", "1.5g", "16 g"])
 def test_shared_memory_has_a_number_and_a_unit(size: str) -> None:
-    with pytest.raises(JobError, match="as in `16g`"):
+    with pytest.raises(JobError, match="such as `16g`"):
         Job(command="x", shm_size=size)
 
 
@@ -352,7 +357,7 @@ def test_data_needs_a_version_or_a_label() -> None:
     with pytest.raises(JobError) as error:
         Input(path="azureml:cifar10")
 
-    assert error.value.hint == "`azureml:cifar10@latest`, or a number: `azureml:cifar10:1`"
+    assert error.value.hint == "write `azureml:cifar10@latest`, or a number: `azureml:cifar10:1`"
 
 
 @pytest.mark.parametrize(
@@ -375,14 +380,29 @@ def test_a_variable_is_text_and_none_stays_none() -> None:
     assert dict(job.environment_variables) == {"A": "1", "B": None}
 
 
-def test_a_code_folder_must_be_a_folder_with_files(tmp_path: Path) -> None:
+def test_code_is_a_folder_with_files_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "empty" / "sub").mkdir(parents=True)
     (tmp_path / "file.py").write_text("")
+    os.mkfifo(tmp_path / "pipe")
 
-    found = [check_files(Job(command="x", code=str(tmp_path / name))) for name in ("nope", "empty", "file.py", ".")]
+    jobs = [Job(command="x", code=str(tmp_path / name)) for name in ("nope", "empty", "pipe", "file.py", ".")]
+    found = [[p.message for p in file_problems(job)] for job in jobs]
 
-    assert [[p.where for p in problems] for problems in found] == [["code"], ["code"], ["code"], []]
-    assert "empty" in found[1][0].message
+    assert found == [
+        [f"there is no code folder {tmp_path}/nope"],
+        [f"the code folder {tmp_path}/empty is empty, which azure-ai-ml refuses"],
+        [f"the code {tmp_path}/pipe is a named pipe"],
+        [],
+        [],
+    ]
+
+
+def test_the_file_beside_a_local_input_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train_images").mkdir()
+
+    [problem] = file_problems(Job(command="x", inputs={"d": Input(path=str(tmp_path / "train-image"))}))
+
+    assert problem.hint == f"there is {tmp_path / 'train_images'}"
 
 
 def test_a_local_input_must_exist_and_be_what_its_type_says(tmp_path: Path) -> None:
@@ -395,10 +415,194 @@ def test_a_local_input_must_exist_and_be_what_its_type_says(tmp_path: Path) -> N
             "folder": Input(path=str(tmp_path), type="uri_file"),
             "good": Input(path=str(tmp_path)),
             "remote": Input(path="azureml:x:1"),
+            "pipe": Input(path=str(tmp_path / "pipe"), type="uri_file"),
+            "device": Input(path="/dev/zero", type="uri_file"),
         },
     )
+    os.mkfifo(tmp_path / "pipe")
 
-    assert [p.where for p in check_files(job)] == ["inputs.gone.path", "inputs.file.path", "inputs.folder.path"]
+    found = {p.where: p.message for p in file_problems(job)}
+    assert list(found) == [f"inputs.{name}.path" for name in ("gone", "file", "folder", "pipe", "device")]
+    assert found["inputs.pipe.path"] == f"{tmp_path}/pipe is a named pipe; data must be a file or a folder"
+    assert found["inputs.device.path"] == "/dev/zero is a device; data must be a file or a folder"
+
+
+def test_files_of_an_environment_are_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "conda.yml")
+    conda = Environment(image="x", conda_file=str(tmp_path / "conda.yml"))
+    gone = Environment(image="x", conda_file=str(tmp_path / "gone.yml"))
+
+    found = [p.message for each in (conda, gone) for p in file_problems(Job(command="x", environment=each))]
+
+    assert found == [f"{tmp_path}/conda.yml is a named pipe, not a file", f"there is no file {tmp_path}/gone.yml"]
+
+
+def test_a_job_is_shown_as_one_would_write_it() -> None:
+    job = Job(command="x", inputs={"a": 1}, distribution=PyTorch(process_count_per_node=2), node_count=2)
+
+    assert repr(Job(command="x")) == "Job(command='x')"
+    assert (
+        repr(job) == "Job(command='x', inputs={'a': 1}, node_count=2, distribution=PyTorch(process_count_per_node=2))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"type": "pytorch", "process_count_per_node": 2}, PyTorch(process_count_per_node=2)),
+        ({"type": "MPI", "process_count_per_node": 1}, Mpi(process_count_per_node=1)),
+        ({"type": "TensorFlow"}, TensorFlow()),
+    ],
+)
+def test_a_distribution_may_be_a_mapping(value: Any, expected: Any) -> None:
+    assert Job(command="x", distribution=value).distribution == expected
+
+
+def test_an_empty_name_is_said_to_be_empty() -> None:
+    with pytest.raises(JobError) as error:
+        Job(command="x", compute="")
+    [problem] = error.value.problems
+    assert (problem.message, problem.hint) == ("it is empty", "give it a value, or leave it out")
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        ({}, "`type` of the distribution is missing", "write one of pytorch, mpi, tensorflow, ray"),
+        (
+            "MPI",
+            "'MPI' is only the type of a distribution",
+            "write `type: mpi` below it, or `--set distribution.type=mpi`",
+        ),
+        ({"type": "pytorc"}, "'pytorc' is not a distribution that Azure ML knows", "did you mean `pytorch`?"),
+        (
+            3,
+            "3 is not a distribution",
+            "write PyTorch(…), Mpi(…), TensorFlow(…), Ray(…), or a mapping with `type: pytorch`",
+        ),
+    ],
+)
+def test_what_is_no_distribution_is_refused_with_those_there_are(value: Any, message: str, hint: str) -> None:
+    with pytest.raises(JobError) as error:
+        Job(command="x", distribution=value)
+    [problem] = error.value.problems
+    assert (problem.message, problem.hint, problem.where) == (message, hint, "distribution")
+
+
+def test_a_variable_without_a_value_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(command="x", environment_variables={"A": "1", "B": "2"}, inputs={"n": 3})
+    found = job.with_set("environment_variables.A=null")
+    assert found.environment_variables == {"A": None, "B": "2"}
+
+    monkeypatch.setenv("A", "mine")
+    assert own_variables(found) == {"A": "mine"}
+    monkeypatch.delenv("A")
+    assert own_variables(found, {"A": "known"}) == {"A": "known"}
+    with pytest.raises(JobError) as error:
+        own_variables(found)
+    assert [(one.message, one.hint, one.where) for one in error.value.problems] == [
+        (
+            "the job takes A from your environment, but it is not set there",
+            "`export A=...` first, or set a value in the job",
+            "environment_variables.A",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("lr=3", "did you mean `inputs.lr`?"),
+        ("model=x", "did you mean `outputs.model`?"),
+        ("commnd=x", "did you mean `command`?"),
+    ],
+)
+def test_a_setting_of_no_field_is_answered_with_the_one_that_was_probably_meant(setting: str, hint: str) -> None:
+    job = Job(command="x", inputs={"lr": 1}, outputs={"model": Output()})
+    with pytest.raises(JobError) as error:
+        job.with_set(setting)
+    [problem] = error.value.problems
+    assert (problem.message, problem.hint) == (f"unknown field `{setting.partition('=')[0]}`", hint)
+    assert (problem.where or "").startswith("--set")
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"node_count": 2}, "node_count"),
+        ({"max_node_count": 1, "node_count": 2, "distribution": PyTorch()}, "max_node_count"),
+        (
+            {"distribution": TensorFlow(), "environment_variables": {"TF_CONFIG": "{}"}},
+            "environment_variables.TF_CONFIG",
+        ),
+        ({"distribution": TensorFlow(worker_count=2)}, "distribution.worker_count"),
+        ({"distribution": TensorFlow(parameter_server_count=2)}, "distribution.parameter_server_count"),
+        ({"command": "echo ${{nothing}}"}, "command"),
+        ({"command": "echo ${{inputs.a}}"}, "command"),
+        ({"command": "echo ${{name}}"}, "command"),
+        ({"command": "echo $${{inputs.a}}", "inputs": {"a": 1}}, "command"),
+        ({"command": "echo {inputs.a}", "inputs": {"a": 1}}, "command"),
+        ({"command": "echo $[[--a ${{inputs.a}}]]", "inputs": {"a": 1}}, "command"),
+        ({"command": "torchrun a.py", "distribution": PyTorch(process_count_per_node=2)}, "command"),
+    ],
+)
+def test_what_is_wrong_with_a_job_has_its_field(fields: dict[str, Any], where: str) -> None:
+    with pytest.raises(JobError) as error:
+        Job(**{"command": "x", **fields})
+    assert [one.where for one in error.value.problems] == [where]
+
+
+def test_as_many_of_everything_as_there_are_nodes_is_fine() -> None:
+    tensorflow = TensorFlow(worker_count=2, parameter_server_count=2)
+    assert Job(command="x", node_count=2, max_node_count=2, distribution=tensorflow).max_node_count == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "hint"),
+    [
+        ("uri_file", "folder", "use `uri_folder`"),
+        ("uri_folder", "file", "write `type: uri_file` (the default is `uri_folder`), or use its folder"),
+        ("mltable", "file", "write `type: uri_file` (the default is `uri_folder`), or use its folder"),
+        ("uri_file", "file", None),
+        ("uri_folder", "folder", None),
+        ("mltable", "folder", None),
+        ("custom_model", "file", None),
+        ("custom_model", "folder", None),
+    ],
+)
+def test_data_is_the_file_or_the_folder_that_its_type_says(
+    kind: Any, what: str, hint: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    path = str(tmp_path / "file" if what == "file" else tmp_path)
+    found = [*file_problems(Job(command="x", inputs={"a": Input(type=kind, path=path)}))]
+
+    assert [(one.where, one.hint) for one in found] == ([("inputs.a.path", hint)] if hint else [])
+    if found:
+        assert found[0].message == f"{path} is a {what}, but the type of the input is {kind}"
+
+
+def test_a_build_has_its_dockerfile_among_what_is_uploaded(tmp_path: Path) -> None:
+    def found(build: Build) -> list[tuple[str, str | None, str | None]]:
+        problems = file_problems(Job(command="x", environment=Environment(build=build)))
+        return [(one.message, one.hint, one.where) for one in problems]
+
+    context = str(tmp_path / "context")
+    at = "environment.build"
+    assert found(Build(path=context)) == [(f"there is no folder {context}", f"{tmp_path} is empty", f"{at}.path")]
+    (tmp_path / "context").mkdir()
+    no_file = [(f"there is no file Dockerfile in {context}", f"{context} is empty", f"{at}.dockerfile_path")]
+    assert found(Build(path=context)) == no_file
+    (tmp_path / "context" / "Dockerfile").write_text("FROM scratch")
+    assert found(Build(path=context)) == []
+    typo = (f"there is no file Dockerfil in {context}", f"there is {context}/Dockerfile", f"{at}.dockerfile_path")
+    assert found(Build(path=context, dockerfile_path="Dockerfil")) == [typo]
+    (tmp_path / "context" / ".amlignore").write_text("Docker*")
+    [(message, hint, where)] = found(Build(path=context))
+    assert message == "Dockerfile is not uploaded: .amlignore:1: Docker*"
+    assert hint == "keep it: add `!Dockerfile` as the last line of the ignore file"
+    assert where == f"{at}.dockerfile_path"
+    assert found(Build(path="https://github.com/a/b.git")) == []
 
 
 def test_settings_take_yamls_names_and_ours() -> None:
@@ -443,7 +647,7 @@ def test_null_takes_a_setting_back() -> None:
         ("distribution.process_count=2", "did you mean `process_count_per_node`"),
         ("inputs.epoch=2", "did you mean `epochs`"),
         ("inputs.data=x", "inputs.data.path"),
-        ("node_count=0", "at least 1"),
+        ("node_count=0", "the minimum is 1"),
         ("node_count", "is not FIELD=VALUE"),
         ("code.x=1", "has no fields"),
     ],
@@ -455,3 +659,23 @@ def test_a_setting_that_means_nothing_is_refused(setting: str, words: str) -> No
 
     assert words in problem(error)
     assert str(error.value).startswith("--set")
+
+
+def test_a_signature_reads_as_one_would_write_it() -> None:
+    """What `Job?` shows in a notebook: types and defaults, without validators."""
+    shown = str(signature(Job))
+
+    assert shown.startswith("(*, command: str | list[str] | tuple[str, ...], code: str | None = None, inputs: Mapping[")
+    assert "distribution: PyTorch | Mpi | TensorFlow | Ray | None = None" in shown
+    assert "Validator" not in shown
+
+
+@pytest.mark.parametrize(("model", "said"), [(Environment(image="x"), "an Environment"), (Job(command="x"), "a Job")])
+def test_what_does_not_change_has_its_article(model: Job | Environment, said: str) -> None:
+    with pytest.raises(JobError, match=f"{said} is immutable"):
+        model.description = "y"
+
+
+def test_a_mapping_that_does_not_change_says_how_a_new_one_is_made() -> None:
+    with pytest.raises(JobError, match=r"`job.with_\(tags=\{\*\*job.tags, …\}\)`, likewise for any other field"):
+        Job(command="x", tags={"a": "b"}).tags["a"] = "c"  # type: ignore[index]

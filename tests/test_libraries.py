@@ -29,14 +29,14 @@ def said(library: str, command: str, **variables: str) -> list[str]:
 
 
 @needs("lightning", "torch")
-def test_pytorch_lightning() -> None:
+def test_pytorch_lightning_trains_in_the_world_of_the_job() -> None:
     assert said("lightning", "python lit.py") == [
         f"lightning: rank {rank} of 4, local {local} on node {node}, y = 3.0 x + 2.0" for rank, local, node in RANKS
     ]
 
 
 @needs("accelerate", "torch")
-def test_hugging_face_accelerate() -> None:
+def test_hugging_face_accelerate_trains_in_the_world_of_the_job() -> None:
     assert said("accelerate", "python accelerated.py", ACCELERATE_USE_CPU="true") == [
         f"accelerate: rank {rank} of 4, local {local} on node {node}, with [0, 1, 2, 3], y = 3.0 x + 2.0"
         for rank, local, node in RANKS

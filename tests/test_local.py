@@ -9,20 +9,25 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import here, launchers, lines_of, log_of, pytorch, run_here
+from needs import needs
+from running import CLI, here, launchers, lines_of, log_of, pytorch, run_here, together
 
-from azml_dist import Input, Job, JobError, LaunchError, Local, Output, RunFailed, submit
-from azml_dist.plan import Service
+from azml_dist import Input, Job, JobError, LaunchError, Local, Output, RunFailed, RunStatus, submit
+from azml_dist.local.environment import base_environment
+from azml_dist.plan.folders import UPLOADED
+from azml_dist.plan.world import Service
 
 DUMP = "env -0 > ${{outputs.seen}}/${RANK:-0}; pwd >> cwd"
 OF_OTHER_LAUNCHERS = re.compile(
     r"LOCAL_WORLD_SIZE|GROUP_.*|ROLE_(RANK|NAME|WORLD_SIZE)|TORCHELASTIC_.*|OMP_NUM_THREADS|TORCH_NCCL.*|OMPI_.*|TF_CONFIG"
 )
 WORLD = re.compile(r"RANK|LOCAL_RANK|NODE_RANK|WORLD_SIZE|MASTER_.*|AZUREML_.*|AZURE_ML_.*|MLFLOW_.*")
-ONLY_HERE = {"MLFLOW_ALLOW_FILE_STORE"}
+ONLY_HERE = {"MLFLOW_TRACKING_TOKEN", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"}
 
 
 def seen_by(run_folder: Path, rank: int) -> dict[str, str]:
@@ -68,7 +73,7 @@ def test_marks_of_the_offline_plan_are_all_that_differs_from_the_run(launcher: s
     for process in job.plan().processes:
         seen = seen_by(run.folder, process.rank)
         differing = {name for name, value in process.env.items() if seen[name] != value}
-        assert differing == {name for name, value in process.env.items() if value.startswith("<")}
+        assert differing == {name for name, value in process.env.items() if "<" in value}
 
 
 @launchers
@@ -165,6 +170,21 @@ def test_a_local_input_is_used_where_it_is(tmp_path: Path) -> None:
     assert log_of(run, 0) == "found"
 
 
+def test_a_path_that_the_shell_would_read_otherwise_arrives_whole(tmp_path: Path) -> None:
+    """Inputs without a single blank in them, and the folder of the outputs beside them."""
+    names = ["a$HOME", "a;b", "a&b", "it's", "a`id`", "a*", "a#b", "{a,b}", "a(b", "a<b", "-n"]
+    inputs = {f"i{number}": Input(path=str(tmp_path / name), type="uri_file") for number, name in enumerate(names)}
+    for name in names:
+        (tmp_path / name).write_text(f"{name}\n")
+    files = " ".join(f"${{{{inputs.{name}}}}}" for name in inputs)
+    command = f"cat {files} | tee ${{{{outputs.o}}}}/all"
+
+    run = run_here(Job(command=command, inputs=inputs, outputs={"o": Output()}), root=tmp_path / "runs;$HOME")
+
+    assert log_of(run, 0).splitlines() == names
+    assert (run.outputs["o"] / "all").read_text().splitlines() == names
+
+
 def test_data_on_azure_needs_a_path_on_this_machine(tmp_path: Path) -> None:
     job = Job(command="ls ${{inputs.data}}", inputs={"data": Input(path="azureml:cifar10:1")})
 
@@ -176,8 +196,11 @@ def test_data_on_azure_needs_a_path_on_this_machine(tmp_path: Path) -> None:
     assert "image.png" in log_of(run_here(job, inputs={"data": tmp_path}), 0)
 
 
-def test_paths_with_blanks_are_safe_without_quotes_in_the_command(tmp_path: Path) -> None:
-    data = tmp_path / "my data $HOME"
+@pytest.mark.parametrize(
+    "name", ["my data $HOME", "$HOME", "a;b", "a&b", "it's", 'say"so"', "`id`", "a(b)", "*", "~", "#1"]
+)
+def test_paths_are_safe_without_quotes_in_the_command_whatever_is_in_them(name: str, tmp_path: Path) -> None:
+    data = tmp_path / name
     data.mkdir()
     (data / "a.txt").write_text("found\n")
     job = pytorch(
@@ -186,12 +209,23 @@ def test_paths_with_blanks_are_safe_without_quotes_in_the_command(tmp_path: Path
         outputs={"out": Output()},
     )
 
-    run = run_here(job, root=tmp_path / "all my runs")
+    run = run_here(job, root=tmp_path / f"runs {name}", launcher="direct")
 
     assert run.status == "Completed"
     assert log_of(run, 0) == "found\n"
     assert (run.outputs["out"] / "a.txt").read_text() == "found\n"
     assert (run.folder / "nodes/0/here").exists()
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_code_may_be_one_file(tmp_path: Path, nodes: int) -> None:
+    (tmp_path / "train.sh").write_text("ls -A; echo trained")
+    (tmp_path / "beside.txt").write_text("stays")
+
+    run = run_here(pytorch("bash train.sh", nodes, code=str(tmp_path / "train.sh")), launcher="direct")
+
+    assert run.status == "Completed"
+    assert log_of(run, nodes - 1).split() == [*sorted([*UPLOADED, "train.sh"]), "trained"]
 
 
 def test_named_outputs_are_there_before_the_command_starts_and_are_shared_by_all_nodes() -> None:
@@ -313,7 +347,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
     job = Job(command="true", name="mine")
     run_here(job)
 
-    with pytest.raises(JobError, match="a run named mine is in"):
+    with pytest.raises(JobError, match="a run named mine already exists in"):
         submit(job, on="local")
 
 
@@ -324,17 +358,161 @@ def test_a_root_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None
         Local(root=tmp_path / "file" / "runs").submit(Job(command="true"))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small disk, as root")
-def test_a_disk_that_becomes_full_ends_the_run_with_one_clear_line(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
-        run = run_here(pytorch("yes 0123456789", processes=2), root=disk, launcher="direct")
-        assert run.status == "Failed"
-        assert run.state().error == "the run's folder cannot be written: No space left on device"
+        yield folder
     finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+mounts = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small disk, as root")
+
+
+@mounts
+@launchers
+def test_a_disk_that_becomes_full_ends_the_run_with_one_clear_line(launcher: str, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        run = run_here(pytorch(together("yes 0123456789"), processes=2), root=disk, launcher=launcher)
+
+        state = run.state()
+        assert (state.status, state.failed_rank) == ("Failed", None)
+        assert state.error == "cannot write to the run's folder: No space left on device"
+        assert [(p.signal, p.stopped) for p in state.processes] == [(signal.SIGTERM, True)] * 2
+        assert "never started" not in str(run)
+        assert "free some space" in str(run)
+        verdict = run.verdict()
+        assert verdict
+        assert (verdict.kind, verdict.certainty, verdict.rank) == ("disk-full", "certain", None)
+        assert "No space left on device" in verdict.summary
+
+
+@mounts
+@pytest.mark.parametrize("free", [0, 150])
+def test_a_disk_without_room_for_another_attempt_is_said_to_be_full(free: int, tmp_path: Path) -> None:
+    """Whether it is the attempt's note or its code that has none."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "large").write_bytes(bytes(400_000))
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        fill = f"dd if=/dev/zero of=fill bs=1k 2> /dev/null; truncate --size=-{free}K fill; exit 3"
+
+        state = run_here(Job(command=fill, code=str(tmp_path / "src")), root=disk, retries=1).state()
+
+        assert (state.status, state.earlier[0].failed_rank, state.earlier[0].exit_code) == ("Failed", 0, 3)
+        assert "No space left on device" in (state.error or "")
+        assert "free some space" in (state.hint or "")
+        assert state.ended_at
+
+
+@mounts
+def test_a_python_of_another_name_is_never_taken_for_the_usual_one(tmp_path: Path) -> None:
+    (tmp_path / "python-of-mine").symlink_to(sys.executable)
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        subprocess.run(["mount", "-o", "remount,noexec", disk], check=True)
+        with pytest.raises(LaunchError, match=r"no file in .* can be executed"):
+            base_environment(str(tmp_path / "python-of-mine"), str(disk))
+
+
+@mounts
+@pytest.mark.parametrize("options", ["size=64k", "size=20m,noexec"])
+def test_a_temporary_folder_that_will_not_do_is_not_taken(
+    options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python of another name needs a script of ours that can be written and executed."""
+    (tmp_path / "python-of-mine").symlink_to(sys.executable)
+    with small_disk(tmp_path / "disk", options.removeprefix("size=")) as disk:
+        monkeypatch.setenv("TMPDIR", str(disk))
+        monkeypatch.setattr("tempfile.tempdir", None)
+
+        run = run_here(Job(command="python -c 'print(1)'"), python=str(tmp_path / "python-of-mine"))
+
+        assert (run.status, log_of(run, 0)) == ("Completed", "1\n"), run.state().error
+        assert os.listdir(disk) == []
+
+
+@mounts
+@needs("unshare")
+def test_without_any_temporary_folder_that_is_said(tmp_path: Path) -> None:
+    folders = "/tmp /var/tmp /dev/shm"
+    mounted = "mount --bind $f $f; mount -o remount,bind,ro $f"  # what is there is still seen: Python may be
+    read_only = f'for f in {folders}; do {mounted}; done; cd /proc; unset TMPDIR; exec "$@"'
+
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", read_only, "sh", *CLI, "run", "job.yml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "error: no space for temporary files in /tmp, /var/tmp, /dev/shm",
+        "hint: free some space, or set TMPDIR to a writable folder with a short path",
+    ]
+
+
+@mounts
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_run_that_logs_nothing_meanwhile(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        # Long enough for some looks at the state to fail to be written.
+        job = Job(command="dd if=/dev/zero of=fill 2> /dev/null; sleep 1.2; rm fill; echo done", name="full")
+
+        run = run_here(job, root=disk)
+
+        assert run.status == "Completed", run.state().error
+        assert log_of(run, 0).splitlines()[-1] == "done"
+        # What the watch keeps for `stacks` belongs there; half-written files do not.
+        assert sorted(p.name for p in run.folder.iterdir() if p.name.startswith(".")) in ([], [".watch"])
+
+
+@mounts
+def test_the_last_word_of_many_processes_has_room_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        fill = "if [ $RANK = 0 ]; then dd if=/dev/zero of=fill 2> /dev/null; exit 3; fi; sleep 60"
+
+        run = run_here(pytorch(fill, processes=150), root=disk, launcher="direct")
+
+        assert run.status == "Failed"
+        assert os.path.getsize(run.folder / "run.json") > 30_000
+        assert run.state().ended_at
+
+
+def as_others(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command line, without what root may do beyond others."""
+    without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    return subprocess.run([*without, *CLI, *args], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_code_that_cannot_be_read_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "secret.py").touch(mode=0)
+    (tmp_path / "job.yml").write_text("command: echo\ncode: src\n")
+
+    ended = as_others("run", tmp_path / "job.yml")
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"error: {tmp_path}/job.yml:2: code: cannot read secret.py in the code folder: Permission denied",
+        "hint: make it readable, or exclude it in `.amlignore`",
+    ]
+
+
+def test_a_folder_of_the_code_that_cannot_be_listed_is_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "src" / "secret").mkdir(parents=True)
+    (tmp_path / "src" / "train.py").touch()
+    (tmp_path / "src" / "secret").chmod(0)
+    (tmp_path / "job.yml").write_text("command: echo\ncode: src\n")
+
+    ended = as_others("plan", tmp_path / "job.yml")
+
+    assert ended.returncode == 0
+    assert (
+        "you have no permission to list secret: azure-ai-ml silently skips what is inside"
+        in ended.stdout + ended.stderr
+    )
 
 
 def test_a_script_that_does_not_wait_ends_with_its_run(tmp_path: Path) -> None:
@@ -355,7 +533,7 @@ def test_an_interrupt_of_that_wait_ends_the_run(tmp_path: Path) -> None:
 
         said = process.stderr.read()
 
-    assert said == "error: run late was canceled: somebody asked for it\n"
+    assert said == "error: run late was cancelled with Ctrl-C\n"
 
 
 def test_the_same_run_is_found_by_its_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,4 +555,44 @@ def test_download_copies_outputs_artifacts_and_logs(tmp_path: Path) -> None:
     target = run.download(tmp_path / "got")
 
     files = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert files == {"outputs/m/w", "artifacts/outputs/o", "user_logs/std_log.txt"}
+    assert files == {"outputs/m/w", "artifacts/outputs/o", "user_logs/std_log.txt", ".azml-dist/came.jsonl"}
+
+
+def test_a_status_is_its_word() -> None:
+    """As `run.json`, a message and a table of words have it."""
+    assert json.dumps(RunStatus.COMPLETED) == '"Completed"'
+    assert f"{RunStatus.COMPLETED}" == "Completed"
+    assert {"Completed": 0}[RunStatus.COMPLETED] == 0
+    assert "Completed" in {RunStatus.COMPLETED}
+    assert (RunStatus("completed"), RunStatus("Preempted")) == (RunStatus.COMPLETED, RunStatus.UNKNOWN)
+
+
+def test_the_class_of_an_executor_is_not_an_executor() -> None:
+    with pytest.raises(LaunchError, match="`on` is <class"):
+        submit(pytorch("true"), on=Local)  # type: ignore[call-overload]  # as a user may
+
+
+def test_earlier_runs_in_the_code_folder_are_pointed_out_unless_they_are_ignored(tmp_path: Path) -> None:
+    job = Job(command="true", code=str(tmp_path))
+    (tmp_path / "train.py").write_text("")
+
+    def notes() -> list[str]:
+        found = run_here(job, root=tmp_path / "runs", launcher="direct").state().findings
+        return [note for note in found if "folder of runs" in note]
+
+    assert notes() == [], "there is none yet"
+    [note] = notes()
+    assert "add `runs/` to .amlignore" in note
+    (tmp_path / ".amlignore").write_text("runs/\n")
+    assert notes() == []
+
+
+def test_earlier_runs_that_are_beside_the_code_are_pointed_out(tmp_path: Path) -> None:
+    job = Job(command="true", code=str(tmp_path))
+    (tmp_path / "train.py").write_text("")
+
+    first, second = (run_here(job, root=tmp_path, launcher="direct") for _ in range(2))
+
+    assert (second.folder / "nodes" / "0" / first.name / "run.json").exists()
+    assert not [note for note in first.state().findings if "folder of runs" in note]
+    assert [note for note in second.state().findings if "the folder of runs is the code folder itself" in note]

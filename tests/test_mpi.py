@@ -8,15 +8,19 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from needs import needs
+from owners import Victim, the_command_line, the_supervisor
 from running import CLI, await_, call, children, cli, find, lines_of, living, log_of, run_here, write_job
 
 from azml_dist import Job, LaunchError, Local, Mpi
+from azml_dist.local.handover import memory_of
+from azml_dist.local.ports import Ports
+from azml_dist.local.supervision import Supervision
 
 pytestmark = needs("mpirun")
 
@@ -154,18 +158,42 @@ def test_mpi_without_a_process_count_is_one_process_a_node_and_a_finding() -> No
 
 
 def test_a_port_that_another_has_is_not_given_to_the_run_and_named_if_it_fails() -> None:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody may have it already
-            taken.bind(("", 6105))
-            taken.listen()
-        run = run_here(mpi("echo $AZ_BATCH_MASTER_NODE; exit 1", 2))
+    with socket.socket() as of_batch, socket.socket() as of_helpers:
+        for taken, port in ((of_batch, 6000), (of_helpers, 6105)):
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):  # somebody may have it already
+                taken.bind(("", port))
+                taken.listen()
+        job = mpi("echo $AZ_BATCH_MASTER_NODE $MASTER_PORT; exit 1", 2)
+        run = run_here(job)
+        chosen = run_here(job.model_copy(update={"environment_variables": {"MASTER_PORT": "7000"}}))
 
     failed = run.state().failed_rank
     assert failed is not None
-    host, port = log_of(run, failed).strip().split(":")
-    assert (host, port != "6105") == ("127.0.0.1", True)
+    of_batch_here, of_helpers_here = log_of(run, failed).split()
+    host, given = of_batch_here.split(":")
+    assert (host, given not in ("6000", "6105")) == ("127.0.0.1", True)
+    assert of_helpers_here not in ("6105", given)
     assert "port 6105 is in use" in (run.state().hint or "")
+    assert any(f"sets MASTER_PORT to {of_helpers_here}" in note for note in run.state().findings)
+    assert log_of(chosen, chosen.state().failed_rank or 0).endswith(" 7000\n")
+
+
+@contextlib.contextmanager
+def reserved(port: int) -> Iterator[None]:
+    """Nobody else's run takes the port meanwhile, and nobody listens on it."""
+    ports = Ports()
+
+    def is_taken() -> bool:
+        with contextlib.suppress(LaunchError):
+            return bool(ports.take_exactly(port, "this test"))
+        return False
+
+    await_(is_taken, 300)
+    try:
+        yield
+    finally:
+        ports.close()
 
 
 def together(command: str, size: int) -> str:
@@ -222,26 +250,20 @@ dist.destroy_process_group()
 @pytest.mark.usefixtures("torch_extensions")
 @pytest.mark.parametrize(("nodes", "processes"), [(1, 2), (2, 1)])
 def test_deepspeed_finds_its_world_by_what_azure_ml_sets(nodes: int, processes: int) -> None:
-    """On one node and on several it reads other variables. Training is tested with the sample `deepspeed_zero`."""
-    run = run_here(mpi(["python", "-c", DEEPSPEED], nodes, processes), timeout=400)
+    """On one node and on several it reads other variables. Training is tested with the sample `deepspeed_zero`.
+
+    Whoever has reserved the port, which DeepSpeed uses on one node whatever the run says, the other runs keep off it.
+    """
+    with reserved(54965 if nodes == 1 else 6105):
+        run = run_here(mpi(["python", "-c", DEEPSPEED], nodes, processes), timeout=400)
 
     assert run.status == "Completed", lines_of(run)
     for rank in range(2):
         assert f"found {rank} 2 {rank % processes} 3.0" in log_of(run, rank)
 
 
-def supervisor_of(process: subprocess.Popen[str]) -> int:
-    [guard] = children(process.pid, "supervisor")
-    [supervisor] = children(guard, "supervisor")
-    return supervisor
-
-
-def the_command_line(process: subprocess.Popen[str]) -> int:
-    return process.pid
-
-
 def mpirun(process: subprocess.Popen[str]) -> int:
-    return next(pid for word in ("prterun", "mpirun") for pid in children(supervisor_of(process), word))
+    return next(pid for word in ("prterun", "mpirun") for pid in children(the_supervisor(process), word))
 
 
 def the_daemon_of_a_node(process: subprocess.Popen[str]) -> int:
@@ -252,9 +274,9 @@ def what_mpirun_takes_for_a_rank(process: subprocess.Popen[str]) -> int:
     return children(mpirun(process), "rank.pyc")[0]
 
 
-VICTIMS: list[Callable[[subprocess.Popen[str]], int]] = [
+VICTIMS: list[Victim] = [
     the_command_line,
-    supervisor_of,
+    the_supervisor,
     mpirun,
     the_daemon_of_a_node,
     what_mpirun_takes_for_a_rank,
@@ -278,7 +300,38 @@ def test_nothing_outlives_a_run_of_which_anything_is_killed(
         await_(lambda: living(mark) == [])
 
     assert find("killed").status in ("Failed", "Canceled")
-    assert {name for name in os.listdir("/dev/shm") if name.startswith("azml-")} <= shared
+    await_(lambda: {name for name in os.listdir("/dev/shm") if name.startswith("azml-")} <= shared)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small disk, as root")
+def test_nodes_are_reached_where_nothing_in_temporary_folders_may_be_executed(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=20m", "tmpfs", disk], check=True)
+    try:
+        monkeypatch.setenv("TMPDIR", str(disk))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        run = run_here(mpi("python -c 'import sys; print(sys.prefix)'", 2), python=python)
+        assert len(lines_of(run)) == 2, run.state().error
+        assert run.status == "Completed"
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_what_lies_where_the_runs_shared_memory_would_be_is_not_used(tmp_path: Path) -> None:
+    """Anybody can make it, once they have seen the name of the run's temporary folder."""
+    supervision = Supervision()
+    memory = memory_of(supervision.temp)
+    assert memory
+    os.symlink(tmp_path, memory)
+    try:
+        run = Local().submit(mpi("echo $OMPI_COMM_WORLD_RANK", processes=2), supervision=supervision)
+        run.wait(timeout=60)
+        assert not list(tmp_path.iterdir())
+    finally:
+        os.unlink(memory)
 
 
 def test_without_mpirun_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -310,5 +363,5 @@ def test_no_other_launcher_starts_mpi_jobs(launcher: str, tmp_path: Path) -> Non
     ended = call("run", write_job(tmp_path, "true", distribution=MPI_2), "--launcher", launcher)
 
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert f"{launcher} does not start Mpi jobs" in ended.stderr
+    assert f"{launcher} cannot start Mpi jobs" in ended.stderr
     assert "hint:" in ended.stderr

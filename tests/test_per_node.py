@@ -42,7 +42,7 @@ def said(job: Job, word: str) -> list[str]:
 
 
 @needs("torch")
-def test_torchrun(tmp_path: Path) -> None:
+def test_torchrun_in_the_command_makes_one_world(tmp_path: Path) -> None:
     shutil.copy(SCRIPTS / "runtime" / "sum.py", tmp_path)
     shutil.copy(runtime.__file__, tmp_path)
 
@@ -52,7 +52,7 @@ def test_torchrun(tmp_path: Path) -> None:
 
 
 @needs("accelerate", "torch")
-def test_accelerate_launch() -> None:
+def test_accelerate_launch_in_the_command_makes_one_world() -> None:
     job = per_node(f"{ACCELERATE} accelerated.py", code=str(SCRIPTS / "libraries"))
 
     assert said(job, "accelerate: ") == [
@@ -62,7 +62,7 @@ def test_accelerate_launch() -> None:
 
 
 @needs("deepspeed", "torch")
-def test_the_launcher_of_deepspeed(torch_extensions: str) -> None:
+def test_the_launcher_of_deepspeed_in_the_command_makes_one_world(torch_extensions: str) -> None:
     variables = CPU | {"TORCH_EXTENSIONS_DIR": torch_extensions}
     job = per_node(f"{DEEPSPEED} zero.py --stage 1", code=str(SCRIPTS / "libraries"), environment_variables=variables)
 
@@ -122,3 +122,16 @@ def named(process: Any) -> str:
 def started(name: str) -> list[Path]:
     """The files that the processes have left in the working directories of their nodes."""
     return list(find(name).folder.rglob("here-*"))
+
+
+# What Lightning 2.6 logs before its processes meet.
+MEETS = "echo GLOBAL_RANK: $RANK, MEMBER: $((RANK + 1))/{}; sleep 300"
+
+
+@pytest.mark.parametrize(("members", "hint"), [(4, "Lightning waits for 4 processes, and the job starts 2"), (2, None)])
+def test_lightning_that_waits_for_more_processes_than_there_are_is_told_so(members: int, hint: str | None) -> None:
+    """As with `devices=2` in a job of one process a node."""
+    state = run_here(per_node(MEETS.format(members), timeout=1), launcher="direct").state()
+
+    assert state.status == "Canceled"
+    assert (state.hint or "").startswith(hint) if hint else state.hint is None

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from needs import needs
-from running import MARK, await_, call, children, cli, find, living, log_of, run_here
+from owners import the_command_line, the_supervisor
+from running import MARK, await_, call, cli, find, living, log_of, run_here
 
 from azml_dist import Job, LaunchError, Local, Ray
 
@@ -88,12 +89,10 @@ def test_no_process_of_ray_outlives_its_run(end: str, tmp_path: Path) -> None:
     with cli("run", job, mark="ray") as process:
         assert process.stdout
         assert process.stdout.readline() == "[node0 rank0] up\n"
-        [guard] = children(process.pid, "supervisor")
-        [supervisor] = children(guard, "supervisor")
         if end == "cancel":
             find("cluster").cancel()
         else:
-            os.kill(supervisor if "supervisor" in end else process.pid, signal.SIGKILL)
+            os.kill((the_supervisor if "supervisor" in end else the_command_line)(process), signal.SIGKILL)
         await_(lambda: [pid for pid in living("ray") if pid != process.pid] == [])
         state = await_(lambda: (s := find("cluster").state()).is_final() and s)
 
@@ -126,8 +125,8 @@ def test_without_ray_the_package_is_named(tmp_path: Path) -> None:
 
     assert refused.returncode == 2
     assert refused.stderr.splitlines() == [
-        f"error: {python} has no ray, which starts the cluster of a Ray job",
-        "hint: `pip install 'azml-dist[ray]'`, or give the `address` of a cluster that is there",
+        f"error: {python} has no ray, which is needed for Ray jobs",
+        "hint: `pip install 'azml-dist[ray]'`, or give the `address` of an existing cluster",
     ]
 
 
@@ -140,13 +139,13 @@ def test_a_port_that_is_in_use_is_one_line_and_a_hint(tmp_path: Path) -> None:
 
     assert refused.returncode == 2
     assert refused.stderr.splitlines() == [
-        f"error: port {port}, which the job gives Ray's head, is in use on this machine",
-        "hint: end what listens there, or leave the port out of the job: then any free one is taken here",
+        f"error: port {port}, which the job sets for Ray's head, is in use on this machine",
+        "hint: stop the program that listens there, or leave the port out of the job to use any free one",
     ]
 
 
 def test_a_launcher_that_does_not_start_ray_jobs_is_refused() -> None:
-    with pytest.raises(LaunchError, match="torchrun does not start Ray jobs"):
+    with pytest.raises(LaunchError, match="torchrun cannot start Ray jobs"):
         Local(launcher="torchrun").submit(ray("true", address="10.0.0.4:6379").with_(distribution=Ray()))
 
 

@@ -16,7 +16,7 @@ from needs import needs
 from running import lines_of, run_here
 
 from azml_dist import Job, Mpi, PyTorch, Ray, TensorFlow, runtime
-from azml_dist.plan import Place
+from azml_dist.plan.world import Place
 from azml_dist.runtime import ContextError, context
 
 FILE = Path(runtime.__file__)
@@ -78,7 +78,7 @@ def test_open_mpis_node_rank_is_never_taken_for_a_node() -> None:
     assert context({**OMPI, "OMPI_COMM_WORLD_NODE_RANK": "7"}).node_rank == 1
 
 
-def test_intel_mpi() -> None:
+def test_the_variables_of_intel_mpi_tell_the_rank() -> None:
     found = context({"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"})
 
     assert (found.rank, found.world_size, found.local_rank, found.node_rank) == (3, 4, 1, 1)
@@ -116,35 +116,35 @@ TF = '{"cluster":{"worker":["a:1","b:1"]},"task":{"type":"worker","index":%s}}'
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"RANK": "1"}, "RANK=1, and WORLD_SIZE is not set"),
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, and RANK is not set"),
-        ({"LOCAL_RANK": "0"}, "LOCAL_RANK=0, and RANK is not set"),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, "RANK=1, WORLD_SIZE=2, and LOCAL_RANK is not set"),
-        ({**TORCH, "RANK": "4"}, "RANK=4 is not below WORLD_SIZE=4"),
+        ({"RANK": "1"}, "RANK=1, but WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but RANK is not set"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK=0, but RANK is not set"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "RANK=1, WORLD_SIZE=2, but LOCAL_RANK is not set"),
+        ({**TORCH, "RANK": "4"}, "RANK=4 must be less than WORLD_SIZE=4"),
         ({**TORCH, "RANK": "one"}, "RANK='one' is not a whole number"),
         ({**TORCH, "RANK": "-1"}, "RANK='-1' is not a whole number"),
         ({**TORCH, "RANK": ""}, "RANK='' is not a whole number"),
         ({**TORCH, "MASTER_PORT": "tcp"}, "MASTER_PORT='tcp' is not a whole number"),
-        ({**TORCH, "LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK=1 is not below LOCAL_WORLD_SIZE=1"),
-        ({**TORCH, "AZUREML_NODE_COUNT": "1"}, "NODE_RANK=1 is not below AZUREML_NODE_COUNT=1"),
-        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4, and OMPI_COMM_WORLD_RANK is not set"),
+        ({**TORCH, "LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK=1 must be less than LOCAL_WORLD_SIZE=1"),
+        ({**TORCH, "AZUREML_NODE_COUNT": "1"}, "NODE_RANK=1 must be less than AZUREML_NODE_COUNT=1"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4, but OMPI_COMM_WORLD_RANK is not set"),
         (
             {**OMPI, **TORCH, "RANK": "0"},
             "OMPI_COMM_WORLD_RANK=3, OMPI_COMM_WORLD_SIZE=4, OMPI_COMM_WORLD_LOCAL_RANK=1 means rank 3 of 4; "
             "RANK=0, WORLD_SIZE=4, LOCAL_RANK=1 means rank 0 of 4",
         ),
-        ({"TORCHELASTIC_RUN_ID": "none"}, "TORCHELASTIC_RUN_ID=none, and RANK is not set"),
+        ({"TORCHELASTIC_RUN_ID": "none"}, "TORCHELASTIC_RUN_ID=none, but RANK is not set"),
         ({"TF_CONFIG": "{"}, "TF_CONFIG={ cannot be read"),
         ({"TF_CONFIG": "{}"}, "TF_CONFIG={} cannot be read"),
         (
             {"TF_CONFIG": TF % 2},
-            'TF_CONFIG has the task worker 2, which is not in its cluster: {"worker": ["a:1", "b:1"]}',
+            'the task in TF_CONFIG, worker 2, is not in its cluster: {"worker": ["a:1", "b:1"]}',
         ),
         (
             {"TF_CONFIG": TF % 1, **TORCH},
             "TF_CONFIG means rank 1 of 2; RANK=3, WORLD_SIZE=4, LOCAL_RANK=1 means rank 3 of 4",
         ),
-        ({"AZUREML_NODE_COUNT": "2"}, "AZUREML_NODE_COUNT=2, and no variable tells this process its place"),
+        ({"AZUREML_NODE_COUNT": "2"}, "AZUREML_NODE_COUNT=2, but no variable tells this process its rank"),
     ],
 )
 def test_a_wrong_environment_stops_with_its_values(environ: dict[str, str], message: str) -> None:
@@ -179,7 +179,7 @@ def test_python_m_says_what_is_wrong_and_what_to_do() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
-        "error: RANK=1, and WORLD_SIZE is not set",
+        "error: RANK=1, but WORLD_SIZE is not set",
         "hint: set all of RANK, WORLD_SIZE and LOCAL_RANK, or none of them",
     ]
 
@@ -280,7 +280,9 @@ def test_a_taken_port_is_named(code: Path) -> None:
     )
     done = subprocess.run([sys.executable, "taken.py"], cwd=code, capture_output=True, text=True, timeout=60)
 
-    assert "port PORT, where rank 0 is to listen, is taken\n\nhint: end what listens there" in done.stdout, done.stderr
+    assert (
+        "port PORT, on which rank 0 should listen, is in use\n\nhint: stop the program that uses it" in done.stdout
+    ), done.stderr
 
 
 @needs("torch")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import Emulator
-from emulator.fixtures import SDK_WARNINGS
+from emulated import SDK_WARNINGS
 from needs import needs
 from submitting import job, workspace_of
 
 from azml_dist import AzureML, Job, Local, Mpi, Output, PyTorch, Ray, TensorFlow
-from azml_dist.local.executor import HERE, Launcher
+from azml_dist.emulator import Emulator
+from azml_dist.local.options import Launcher
+from azml_dist.local.tools import HERE
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
 LAUNCH = (
     *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"),
     *(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "NODE_RANK")),
-    *("AZ_BATCH_MASTER_NODE", "AZ_BATCH_HOST_LIST", "AZ_BATCHAI_MPI_MASTER_NODE", "TF_CONFIG", "RAY_ADDRESS"),
+    *("TF_CONFIG", "RAY_ADDRESS"),
+    *(f"AZ_BATCH_{name}" for name in ("MASTER_NODE", "HOST_LIST", "NODE_LIST", "IS_CURRENT_NODE_MASTER")),
+    *(f"AZ_BATCHAI_{name}" for name in ("MPI_MASTER_NODE", "JOB_MASTER_NODE_IP", "NODE_IP", "TASK_INDEX")),
+    *("AZ_BATCHAI_IS_CURRENT_NODE_MASTER", "AZUREML_CR_DISTRIBUTED_CONFIG"),
 )
 """Variables that tell a process its place: those of the plan have its values, the others are not there at all."""
 SAID = (
@@ -28,6 +33,13 @@ SAID = (
     *("AZUREML_NODE_COUNT", "AZUREML_CR_NODE_RANK", "AZUREML_PROCESS_NAME", "AZUREML_PARAMETER_lr", "MINE"),
 )
 """Variables whose values the law is about; what else a plan sets are ids, addresses and paths of the place."""
+OF_THE_COMPUTE = "AZUREML_CR_COMPUTE_CONTEXT"
+"""JSON whose keys the law is about; its values are of the machine."""
+IN_THE_WORKING_DIR = {
+    f"AZUREML_CR_HT_CAP_{name.replace('-', '_')}_PATH": name
+    for name in ("outputs", "logs", "user_logs", "azureml-logs")
+}
+"""Folders that are there when a process starts."""
 UNSAID = (
     *("LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE"),
     *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "OMP_NUM_THREADS"),
@@ -54,7 +66,8 @@ WORLDS: dict[str, dict[str, Any]] = {
     **{f"ray on {nodes}": {"node_count": nodes, "distribution": Ray()} for nodes in (1, 2)},
 }
 
-PRINT = "echo lr is ${{inputs.lr}}; env"
+THERE = f"for name in {' '.join(IN_THE_WORKING_DIR)}; do [ -d ${{!name}} ] || exit 9; done"
+PRINT = f"echo lr is ${{{{inputs.lr}}}}; env; {THERE}"
 REST: dict[str, Any] = {
     "command": PRINT,
     "inputs": {"lr": 1e-5},
@@ -136,6 +149,9 @@ def check(one: Job, *legs: Seen) -> None:
         for log, env in seen.items():
             assert planned[log].keys() - env.keys() == set()
             assert env["printed"] == "lr is 1e-05"
+            assert json.loads(env[OF_THE_COMPUTE]).keys() == json.loads(planned[log][OF_THE_COMPUTE]).keys()
+            for name, folder in IN_THE_WORKING_DIR.items():
+                assert env[name] == f"{env['AZUREML_CR_EXECUTION_WORKING_DIR_PATH']}/{folder}"
             assert not env.keys() & {*UNSAID, *LAUNCH} - planned[log].keys()
 
 
@@ -162,10 +178,12 @@ def environment_in(text: str) -> dict[str, str]:
 
 
 def said(seen: Seen) -> Seen:
-    return {log: {name: shape(env[name]) for name in SAID if name in env} for log, env in seen.items()}
+    return {log: {name: shape(env, name) for name in SAID if name in env} for log, env in seen.items()}
 
 
-def shape(value: str) -> str:
-    """A value without the addresses and ports in it, which belong to the place."""
-    hosts = re.sub(r"<address of node \d+>|\d+(\.\d+){3}", "host", value)
-    return re.sub(r"host:\d+", "host:port", hosts)
+def shape(env: dict[str, str], name: str) -> str:
+    """A value with its addresses as the numbers of their nodes, and without ports, which belong to the place."""
+    value, first = env[name], int(env["AZ_BATCHAI_JOB_MASTER_NODE_IP"].rpartition(".")[2].rstrip(">").split()[-1])
+    numbered = re.sub(r"<address of node (\d+)>", r"host \1", value)
+    hosts = re.sub(r"127\.0\.0\.(\d+)", lambda match: f"host {int(match[1]) - first}", numbered)
+    return re.sub(r"(host \d+):\d+", r"\1:port", hosts)

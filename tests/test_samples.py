@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import Emulator
-from emulator.fixtures import SDK_WARNINGS
+from emulated import SDK_WARNINGS
 from sampling import NAMES, SAMPLES, job_files, script
 from submitting import workspace_of
 
 from azml_dist import AzureML, Job
+from azml_dist.emulator import Emulator
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import going_on_from, job_of, log_of, reported, submit_here
+from running import log_of
+from sampling import going_on_from, job_of, reported, submit_here
 
 from azml_dist import Local
 from azml_dist.local.run import LocalRun
@@ -35,7 +36,7 @@ def test_it_goes_on_from_a_checkpoint(run: LocalRun, tmp_path: Path) -> None:
 
     later = Local(root=tmp_path).submit(job).wait(timeout=600)
 
-    assert "goes on after epoch 8" in log_of(later, 0)
+    assert "resumes after epoch 8" in log_of(later, 0)
     assert reported(later, "loss")[0] < reported(run, "loss")[0] / 10
 
 

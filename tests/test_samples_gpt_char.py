@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import going_on_from, job_of, log_of, reported, train_alone, values
+from running import log_of
+from sampling import going_on_from, job_of, reported, train_alone, values
 
 from azml_dist import Local, PyTorch
 from azml_dist.local.run import LocalRun
@@ -53,5 +54,5 @@ def test_its_checkpoint_goes_on_in_another_grid(run: LocalRun, tmp_path: Path) -
 
     later = Local(root=tmp_path, launcher="direct").submit(job).wait(timeout=240)
 
-    assert "goes on after step 100" in log_of(later, 0)
+    assert "resumes after step 100" in log_of(later, 0)
     assert reported(later, "test_loss") == pytest.approx(reported(run, "test_loss"), rel=0.01)

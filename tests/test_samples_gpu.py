@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import job_of, log_of, reported, submit_here
+from running import log_of
+from sampling import job_of, reported, submit_here
 
 from azml_dist import Local, PyTorch
 from azml_dist.local.gpus import visible_gpus

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import going_on_from, job_of, log_of, reported, submit_here
+from running import log_of
+from sampling import going_on_from, job_of, reported
 
 from azml_dist import Local
 
@@ -16,7 +17,9 @@ pytestmark = needs("torch", "mpirun")
 def test_pytorch_learns_and_goes_on(horovod: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(horovod))
 
-    run = submit_here("horovod_pytorch", tmp_path)
+    here = Local(root=tmp_path, keep_pythonpath=True)
+
+    run = here.submit(job_of("horovod_pytorch")).wait(timeout=180)
 
     for rank in range(4):
         assert f"rank {rank} of 4 on cpu, {rank % 2} on node {rank // 2}" in log_of(run, rank)
@@ -25,9 +28,9 @@ def test_pytorch_learns_and_goes_on(horovod: Path, tmp_path: Path, monkeypatch: 
     assert set(run.metrics()) == {"loss", "images_per_second", "test_accuracy"}
 
     job = going_on_from(job_of("horovod_pytorch", epochs=9), run.outputs["model"])
-    later = Local(root=tmp_path).submit(job).wait(timeout=180)
+    later = here.submit(job).wait(timeout=180)
 
-    assert "goes on after epoch 8" in log_of(later, 0)
+    assert "resumes after epoch 8" in log_of(later, 0)
     assert reported(later, "loss")[0] < reported(run, "loss")[0] / 5
 
 
@@ -45,5 +48,5 @@ def test_tensorflow_learns_and_goes_on(horovod_tensorflow: Path, tmp_path: Path)
     job = going_on_from(job_of("horovod_tensorflow", epochs=9), run.outputs["model"])
     later = here.submit(job).wait(timeout=240)
 
-    assert "goes on after epoch 8" in log_of(later, 0)
+    assert "resumes after epoch 8" in log_of(later, 0)
     assert reported(later, "loss")[0] < reported(run, "loss")[0] / 5

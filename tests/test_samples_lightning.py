@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import going_on_from, job_of, log_of, reported, submit_here
+from running import log_of
+from sampling import going_on_from, job_of, reported, submit_here
 
 from azml_dist import Local
 from azml_dist.local.run import LocalRun

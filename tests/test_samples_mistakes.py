@@ -11,6 +11,9 @@ from sampling import script
 
 TORCH = needs("torch", "sklearn")
 ALONE = json.dumps({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}})
+NO_SERVER = json.dumps(
+    {"cluster": {"ps": [], "worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 0}}
+)
 NOWHERE = "--resume-from nowhere"
 
 
@@ -19,8 +22,14 @@ NOWHERE = "--resume-from nowhere"
     [
         pytest.param(*case, marks=mark, id=f"{case[0]} {case[1]} {case[2]}".strip())
         for mark, *case in (
-            (TORCH, "pytorch_tensor_parallel", "WORLD_SIZE=3", "", "3 processes: a layer of 512 columns"),
-            (TORCH, "pytorch_pipeline_parallel", "WORLD_SIZE=5", "", "5 processes: there are 4 blocks"),
+            (
+                TORCH,
+                "pytorch_tensor_parallel",
+                "WORLD_SIZE=3",
+                "",
+                "3 processes: the number must divide the 512 columns",
+            ),
+            (TORCH, "pytorch_pipeline_parallel", "WORLD_SIZE=5", "", "5 processes: too many for 4 blocks"),
             (TORCH, "pytorch_pipeline_parallel", "WORLD_SIZE=2", "--microbatches 3", "a divisor of --batch-size"),
             (TORCH, "gpt_char", "WORLD_SIZE=3", "--tensor-parallel 2", "must divide the processes"),
             (TORCH, "gpt_char", "WORLD_SIZE=3", "", "rows, --batch-size"),
@@ -30,7 +39,14 @@ NOWHERE = "--resume-from nowhere"
                 "tensorflow_parameter_server",
                 f"TF_CONFIG={ALONE}",
                 "",
-                "2 nodes, 1 server at least",
+                "one parameter server: 2 nodes, 1 server",
+            ),
+            (
+                needs("tensorflow"),
+                "tensorflow_parameter_server",
+                f"TF_CONFIG={NO_SERVER}",
+                "",
+                "one parameter server: 2 nodes, 1 server",
             ),
             (TORCH, "pytorch_ddp", "", NOWHERE, "--resume-from: there is no folder nowhere"),
             (needs("mpi4py"), "mpi_allreduce", "", NOWHERE, "--resume-from: there is no folder nowhere"),

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 from needs import needs
-from sampling import going_on_from, job_of, log_of, reported, submit_here, train_alone, values
+from running import log_of
+from sampling import going_on_from, job_of, reported, submit_here, train_alone, values
 
 from azml_dist import Local
 from azml_dist.local.run import LocalRun
@@ -49,7 +50,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_another_world(run: LocalRun, alone
 
     later = Local(root=tmp_path, launcher="direct").submit(job).wait(timeout=120)
 
-    assert "goes on after epoch 1" in log_of(later, 0)
+    assert "resumes after epoch 1" in log_of(later, 0)
     # As if it had never stopped: with another state of the optimizer, or another order of images, it is far off.
     assert reported(later, "loss") == pytest.approx(reported(run, "loss")[1:2], rel=0.02)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import log_of, reported, submit_here, train_alone, values
+from running import log_of
+from sampling import reported, submit_here, train_alone, values
 
 from azml_dist.local.run import LocalRun
 
@@ -29,7 +30,7 @@ def test_its_checkpoint_goes_on_in_a_single_process(run: LocalRun, tmp_path: Pat
 
     alone = train_alone("pytorch_pipeline_parallel", tmp_path, "--epochs", "5", "--resume-from", earlier)
 
-    assert "goes on after epoch 4" in alone
+    assert "resumes after epoch 4" in alone
     [loss] = values(alone, "loss")
     # Without the optimizer's moments, or with a layer that was not loaded, it would jump.
     assert loss < 1.5 * reported(run, "loss")[-1]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import log_of, reported, submit_here, train_alone, values
+from running import log_of
+from sampling import reported, submit_here, train_alone, values
 
 from azml_dist.local.run import LocalRun
 
@@ -30,7 +31,7 @@ def test_its_checkpoint_goes_on_in_a_single_process(run: LocalRun, tmp_path: Pat
 
     alone = train_alone("pytorch_tensor_parallel", tmp_path, "--epochs", "4", "--resume-from", earlier)
 
-    assert "goes on after epoch 4" in alone
+    assert "resumes after epoch 4" in alone
     for metric in ("test_loss", "test_accuracy"):
         assert values(alone, metric) == pytest.approx(reported(run, metric), rel=0.005)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from needs import needs
-from running import await_
-from sampling import going_on_from, job_of, log_of, script, submit_here, train_alone, values
+from running import await_, log_of
+from sampling import going_on_from, job_of, script, submit_here, train_alone, values
 
 from azml_dist import Local, PyTorch
 from azml_dist.local.run import LocalRun
@@ -57,7 +57,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -
 
     run.wait(timeout=180)
 
-    [done] = values(log_of(run, 0), "goes on after step")
+    [done] = values(log_of(run, 0), "resumes after step")
     assert 2 <= done < 13  # the first one is to warm up
     assert "last_loss" in log_of(run, 0)
 
@@ -71,7 +71,7 @@ def test_what_is_learnt_in_two_runs_is_what_one_learns(tmp_path: Path) -> None:
 
     two = train_alone("resnet50_benchmark", tmp_path / "two", "--steps", "2")
 
-    assert "goes on after step 3" in two
+    assert "resumes after step 3" in two
     assert values(two, "last_loss") == pytest.approx(values(one, "last_loss"), rel=0.01)
 
 
@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_another_world(run: LocalRun, tmp_p
 
     later = Local(root=tmp_path, launcher="direct").submit(job).wait(timeout=120)
 
-    assert "goes on after step 5" in log_of(later, 0)
+    assert "resumes after step 5" in log_of(later, 0)
 
 
 def test_rank_0_alone_writes(run: LocalRun) -> None:

@@ -36,7 +36,7 @@ def test_started_again_it_goes_on_as_if_it_had_never_stopped(run: LocalRun, tmp_
 
     again = train_alone("sklearn_single", tmp_path, "--epochs", "20")
 
-    assert "goes on after epoch 10" in again
+    assert "resumes after epoch 10" in again
     assert again.splitlines()[-2].split(",")[0] == _log(run).splitlines()[-2].split(",")[0]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from sampling import going_on_from, job_of, log_of, reported, script, submit_here
+from running import log_of
+from sampling import going_on_from, job_of, reported, script, submit_here
 
 from azml_dist import Local
 from azml_dist.local.run import LocalRun
@@ -36,7 +37,7 @@ def test_workers_go_on_from_a_checkpoint(mirrored: LocalRun, tmp_path: Path) -> 
 
     later = Local(root=tmp_path).submit(job).wait(timeout=300)
 
-    assert "goes on after epoch 8" in log_of(later, 0)
+    assert "resumes after epoch 8" in log_of(later, 0)
     assert reported(later, "loss")[0] < reported(mirrored, "loss")[0] / 10
 
 
@@ -54,5 +55,5 @@ def test_without_any_server_one_process_learns_and_goes_on(tmp_path: Path) -> No
         ended = script("tensorflow_parameter_server", "train.py", "--epochs", epochs, root=tmp_path)
         assert ended.returncode == 0, ended.stderr
 
-    assert "goes on after epoch 1" in ended.stdout
+    assert "resumes after epoch 1" in ended.stdout
     assert "epoch 2: loss" in ended.stdout

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import Emulator, StaticToken, answer, reset_after, reset_before
-from emulator.fixtures import SDK_WARNINGS
+from emulated import SDK_WARNINGS
 from needs import needs
 from submitting import build_in, code_in, job, routes, workspace_of
 
 from azml_dist import AuthError, AzureML, Environment, Input, JobError, PyTorch, SubmitError, Workspace, submit
-from azml_dist.snapshot import take_snapshot
+from azml_dist.azureml.git import without_secrets
+from azml_dist.emulator import Emulator, StaticToken, answer, delay, odd, reset_after, reset_before
+from azml_dist.plan.snapshot import take_snapshot
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -60,7 +61,7 @@ def test_the_same_code_is_not_uploaded_again(emulator: Emulator, azure: AzureML,
 
     azure.submit(job(code=code))
     assert routes(emulator) == ["jobs.put"]
-    AzureML(workspace_of(emulator)).submit(job(code=code))  # as another process would
+    AzureML(workspace_of(emulator), check=False).submit(job(code=code))  # as another process would
 
     assert routes(emulator) == ["jobs.put", "codes.list", "jobs.put"]
 
@@ -125,6 +126,14 @@ def test_a_large_file_is_sent_in_blocks(emulator: Emulator, azure: AzureML, code
     assert ran.job.log("user_logs/std_log.txt") == expected.stdout
 
 
+def test_one_file_of_code_is_in_a_folder_of_its_own(emulator: Emulator, azure: AzureML, code: Path) -> None:
+    """As azure-ai-ml does: code is a folder there, and under the hash that azure-ai-ml gives the file."""
+    run = azure.submit(job(code=code / "train.sh", command="ls *.*; test ! -e lib"))
+
+    assert emulator.run(run.name).job.log("user_logs/std_log.txt") == "train.sh\n"
+    assert emulator.run(run.name).job.status == "Completed"
+
+
 def test_a_code_asset_is_referred_to(emulator: Emulator, azure: AzureML, code: Path) -> None:
     body = emulator.job(azure.submit(job(code=code)).name).body
     name = body["codeId"].split("/")[-3]
@@ -154,7 +163,7 @@ def test_local_inputs_are_uploaded_once(emulator: Emulator, azure: AzureML, code
     first, _ = azure.submit_all([job(inputs=inputs, command=command) for _ in range(2)])
     assert emulator.counts()["blobs.put"] == 4
     emulator.forget()
-    AzureML(workspace_of(emulator)).submit(job(inputs=inputs, command=command))  # as another process would
+    AzureML(workspace_of(emulator), check=False).submit(job(inputs=inputs, command=command))  # as another process would
 
     assert emulator.counts()["blobs.put"] == 0
     assert not isinstance(first, SubmitError)
@@ -171,7 +180,7 @@ def test_a_docker_build_is_uploaded_once_for_each_content(emulator: Emulator, az
     assert emulator.counts()["environments.put"] == 1
     emulator.forget()
 
-    AzureML(workspace_of(emulator)).submit(job(environment=second))  # as another process would
+    AzureML(workspace_of(emulator), check=False).submit(job(environment=second))  # as another process would
 
     assert emulator.counts()["blobs.put"] == 0
     assert len({emulator.job(name).body["environmentId"] for name in emulator.jobs.jobs}) == 1
@@ -184,7 +193,7 @@ def test_a_changed_docker_build_is_another_environment(emulator: Emulator, azure
     runs = [azure.submit(job(environment=environment))]
     (tmp_path / "context/kept/it.txt").write_text("2\n")
 
-    runs.append(AzureML(workspace_of(emulator)).submit(job(environment=environment)))
+    runs.append(AzureML(workspace_of(emulator), check=False).submit(job(environment=environment)))
 
     uris = []
     for run in runs:
@@ -208,6 +217,25 @@ def test_a_docker_build_that_azure_ai_ml_registered_is_no_obstacle(
 
     ids = {emulator.job(name).body["environmentId"] for name in ("theirs", "ours")}
     assert {emulator.assets.by_id(found)["properties"]["isAnonymous"] for found in ids} == {True}
+
+
+@pytest.mark.parametrize("route", ["environments.*", "datastores.*", "blobs.*", "codes.*", "jobs.put"])
+def test_nobody_sends_a_submission_elsewhere(emulator: Emulator, tmp_path: Path, route: str) -> None:
+    """Whoever answers with a redirect gets neither the login nor data sent on."""
+    for store in emulator.workspace.datastores.values():
+        store.secrets = "none"
+    emulator.assets.add_environment("torch")
+    elsewhere = odd(307, b"", heard=False, Location="https://elsewhere.example/all")
+    emulator.inject(elsewhere, route=route, times=None)
+    data = code_in(tmp_path / "data")
+    wanted = job(
+        code=code_in(tmp_path / "code"), environment="azureml:torch@latest", inputs={"data": Input(path=str(data))}
+    )
+
+    with pytest.raises(SubmitError):
+        AzureML(workspace_of(emulator), look_for=0, check=False).submit(wanted)
+
+    assert "elsewhere.example" not in {request.host for request in emulator.requests}
 
 
 def test_a_dockerfile_that_would_stay_here_is_said_before_any_request(
@@ -243,6 +271,18 @@ def test_a_list_is_uploaded_and_looked_up_once(emulator: Emulator, azure: AzureM
     }
     sent = [emulator.job(run.name).body["inputs"]["lr"]["value"] for run in runs if not isinstance(run, SubmitError)]
     assert sent == [str(i) for i in range(12)]
+
+
+def test_a_refused_upload_does_not_stop_the_other_jobs(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    """The upload of one job fails at once; those of the others take longer than that, and go through."""
+    codes = [code_in(tmp_path / str(i), {"train.py": f"print({i})"}) for i in range(3)]
+    emulator.inject(answer(403, code="AuthorizationFailure"), route="blobs.put", times=1)
+    emulator.inject(delay(1), route="jobs.put", times=None)
+
+    results = azure.submit_all([job(code=code) for code in codes])
+
+    assert sorted(isinstance(result, SubmitError) for result in results) == [False, False, True]
+    assert len(emulator.jobs.jobs) == 2
 
 
 def test_one_bad_job_of_a_list_leaves_the_others(emulator: Emulator, azure: AzureML) -> None:
@@ -288,6 +328,59 @@ def test_git_is_asked_once_for_a_list_and_its_answers_are_azure_ai_mls(
     assert dict(os.environ) == environment
 
 
+REMOTES = {
+    "https://example.com/team/repository.git": "https://example.com/team/repository.git",
+    "git@example.com:team/repository.git": "git@example.com:team/repository.git",
+    "ssh://git@example.com:22/team/repository.git": "ssh://git@example.com:22/team/repository.git",
+    "/srv/git/repository": "/srv/git/repository",
+    "https://SECRET@example.com/repository": "https://example.com/repository",
+    "https://user:SECRET@example.com/repository": "https://example.com/repository",
+    "http://user:SECRET@example.com/repository": "http://example.com/repository",
+    "http://user:SEC/RET@example.com/repository": "http://example.com/repository",
+    "https://example.com/repository.git?token=SECRET&x=1": "https://example.com/repository.git",
+    "https://example.com/repository.git;token=SECRET": "https://example.com/repository.git",
+    "https://example.com/repository.git#SECRET": "https://example.com/repository.git",
+    "https://example.com/SECRET@example.com/repository": "https://example.com/repository",
+    "ssh://git:SECRET@example.com/repository": "ssh://git@example.com/repository",
+    "oauth2:SECRET@example.com:team/repository.git": "example.com:team/repository.git",
+    "git+https://user:SECRET@example.com/repository": "git+https://example.com/repository",
+    "ftp://user:SECRET@example.com/repository": "ftp://example.com/repository",
+    "codecommit::region://user:SECRET@repository": "codecommit::region://repository",
+    "ext::sh -c 'git-over --token SECRET %S repository'": "ext::",
+    "https://example.com/ghp_0123456789abcdefghijSECRET/repository": "https://example.com/***/repository",
+    "git@example.com:glpat-0123456789abcdefSECRET/repository": "git@example.com:***/repository",
+}
+
+
+@pytest.mark.parametrize(("remote", "noted"), REMOTES.items())
+def test_a_remote_is_noted_without_its_secrets(remote: str, noted: str) -> None:
+    assert without_secrets(remote) == noted
+    assert without_secrets(noted) == noted
+
+
+@needs("git")
+@pytest.mark.parametrize("count", [1, 2])
+def test_secrets_of_the_repository_stay_here(
+    emulator: Emulator, azure: AzureML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Those of the remote, of what git makes of it (`insteadOf`), of variables; branch and commit are noted anyway."""
+    monkeypatch.chdir(repository(tmp_path / "repository", "clean"))
+    for command in (
+        ("remote", "set-url", "origin", "ours:repository?token=SECRET"),
+        ("config", "url.https://user:SECRET@example.com/.insteadOf", "ours:"),
+    ):
+        subprocess.run(["git", *command], check=True)
+    monkeypatch.setenv("AZUREML_GIT_BUILD_URI", "https://SECRET@example.com/builds/1?sig=SECRET")
+
+    azure.submit_all([job(name=f"ours-{i}") for i in range(count)])
+
+    noted = emulator.job("ours-0").body["properties"]
+    assert noted["mlflow.source.git.repoURL"] == "https://example.com/repository"
+    assert noted["mlflow.source.git.branch"] == "trunk"
+    assert "SECRET" not in str([emulator.job(f"ours-{i}").body for i in range(count)])
+    assert os.environ["AZUREML_GIT_BUILD_URI"] == "https://SECRET@example.com/builds/1?sig=SECRET"
+
+
 def repository(folder: Path, state: str) -> Path:
     """A folder in a git repository, or in none."""
     (folder / "here").mkdir(parents=True)
@@ -327,7 +420,7 @@ def test_a_dry_run_of_a_list_is_its_plans(code: Path) -> None:
 
 
 def test_two_jobs_of_one_name_are_refused(emulator: Emulator, azure: AzureML) -> None:
-    with pytest.raises(JobError, match="two jobs of the list are named one"):
+    with pytest.raises(JobError, match="two jobs in the list are named one"):
         azure.submit_all([job(name="one"), job(name="one", command="false")])
 
     assert emulator.requests == []
@@ -398,7 +491,7 @@ def test_a_changed_job_under_the_name_of_another_is_refused(
     )
     azure.submit(one)
 
-    with pytest.raises(SubmitError, match=f"there is a run one already, whose {word} differs"):
+    with pytest.raises(SubmitError, match=f"run one already exists, and differs in its {word}"):
         azure.submit(one.with_(**change))
 
     assert emulator.job("one").body["command"] == "true"
@@ -408,7 +501,7 @@ def test_changed_code_under_the_name_of_another_is_refused(emulator: Emulator, a
     azure.submit(job(name="one", code=code))
     (code / "notes.txt").write_text("other")
 
-    with pytest.raises(SubmitError, match="whose code differs"):
+    with pytest.raises(SubmitError, match="differs in its code"):
         azure.submit(job(name="one", code=code))
 
 
@@ -475,7 +568,7 @@ def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: N
     whole = job(code=code, environment=environment, inputs={"d": Input(path=str(code / "lib"))})
 
     def submit_one(name: str) -> Any:
-        return AzureML(Workspace(client=client)).submit(whole.with_(name=name))
+        return AzureML(Workspace(client=client), check=False).submit(whole.with_(name=name))
 
     submit_one("whole")
     count = len(emulator.requests)
@@ -498,65 +591,14 @@ def test_a_fault_at_any_request_ends_in_one_job(emulator: Emulator, azure_sdk: N
 
 @pytest.mark.parametrize("fault", [answer(503), answer(429, retry_after=0), reset_before()])
 def test_a_fault_that_stays_is_an_error_and_no_job(emulator: Emulator, azure: AzureML, code: Path, fault: Any) -> None:
-    for route in ("codes.startPendingUpload", "jobs.put"):
-        emulator.forget()
-        emulator.inject(fault, route=route, times=None)
+    """What happens where it stays at the job's own request: `test_odd_answers.py`."""
+    emulator.inject(fault, route="codes.startPendingUpload", times=None)
 
-        with pytest.raises(SubmitError, match=r"cannot submit job code-\w+: "):
-            AzureML(workspace_of(emulator)).submit(job(code=code))
+    with pytest.raises(SubmitError, match=r"cannot submit job run-\w+: "):
+        azure.submit(job(code=code))
 
-        assert emulator.jobs.jobs == {}
-        assert len(emulator.requests) < 20
-
-
-def test_a_job_whose_every_answer_is_lost_is_found(emulator: Emulator, azure: AzureML) -> None:
-    emulator.inject(reset_after(), route="jobs.put", times=None)
-
-    run = azure.submit(job())
-
-    assert list(emulator.jobs.jobs) == [run.name]
-    assert routes(emulator)[-1] == "jobs.get"
-
-
-def test_a_job_whose_answer_was_lost_is_looked_for_with_patience(emulator: Emulator, azure: AzureML) -> None:
-    emulator.inject(reset_after(), route="jobs.put", times=None)
-    emulator.inject(answer(503, retry_after=0), route="jobs.get", times=12)
-
-    run = azure.submit(job())
-
-    assert {name: one.status for name, one in emulator.jobs.jobs.items()} == {run.name: "NotStarted"}
-
-
-@pytest.mark.parametrize("heard", [True, False])
-def test_a_job_that_cannot_be_looked_for_is_canceled(emulator: Emulator, azure: AzureML, heard: bool) -> None:
-    """There is none that runs, and that is known: either it was made and is canceled, or it was never made."""
-    emulator.inject(reset_after() if heard else reset_before(), route="jobs.put", times=None)
-    emulator.inject(answer(503, retry_after=0), route="jobs.get", times=None)
-
-    with pytest.raises(SubmitError) as caught:
-        azure.submit(job())
-
-    assert [one.status for one in emulator.jobs.jobs.values()] == ["CancelRequested"] * heard
-    assert ("it was made, and is canceled again" in str(caught.value)) is heard
-    assert len(emulator.requests) < 40
-
-
-def test_what_cannot_be_known_is_said(emulator: Emulator, azure: AzureML) -> None:
-    """Azure is gone for good after it took the job: nobody knows, and what to type is there."""
-    emulator.inject(reset_after(), route="jobs.put", times=None)
-    for route in ("jobs.get", "jobs.cancel"):
-        emulator.inject(answer(503, retry_after=0), route=route, times=None)
-
-    with pytest.raises(
-        SubmitError, match=r"the answer about job run-\w+ was lost, and Azure cannot be asked"
-    ) as caught:
-        azure.submit(job())
-
-    (name,) = emulator.jobs.jobs
-    assert f"`azml-dist cancel {name}` ends it; submitted again with this `name`, it is found" in str(caught.value)
-    emulator.forget()
-    assert azure.submit(job(name=name)).name == name
-    assert list(emulator.jobs.jobs) == [name]
+    assert emulator.jobs.jobs == {}
+    assert len(emulator.requests) < 20
 
 
 def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator, azure: AzureML, code: Path) -> None:
@@ -573,15 +615,32 @@ def test_a_failing_blob_request_costs_no_pause_worth_the_name(emulator: Emulator
 # The workspace
 
 
-def test_the_workspace_of_a_config_file_above(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+CONFIG = '{"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}'
+FOREIGN = {
+    "of a model": '{"model_type": "bert", "architectures": ["BertModel"]}',
+    "with a scope of its own": '{"Scope": "read/write"}',
+    "with ids that are none": '{"subscription_id": 1, "resource_group": null, "workspace_name": "w"}',
+    "a list": "[1, 2]",
+    "null": "null",
+    "broken": '{"subscription_id": "s',
+    "not UTF-8": b"\xff\xfe",
+    "a folder": None,
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("place", ["config.json", ".azureml/config.json"])
+def test_a_config_file_of_something_else_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: str, place: str
 ) -> None:
-    (tmp_path / ".azureml").mkdir()
-    (tmp_path / ".azureml/config.json").write_text(
-        '{"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}'
-    )
-    (tmp_path / "deep/er").mkdir(parents=True)
-    (tmp_path / "deep/config.json").write_text('{"model_type": "bert"}')
+    """Both lie where the same kind of file is looked for, and the foreign one is nearer."""
+    near, far = tmp_path / "deep" / place, tmp_path / place
+    for file in (near, far):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    far.write_text(CONFIG)
+    text = FOREIGN[foreign]
+    near.mkdir() if text is None else near.write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "deep/er").mkdir()
     monkeypatch.chdir(tmp_path / "deep/er")
 
     here = Workspace()
@@ -590,11 +649,56 @@ def test_the_workspace_of_a_config_file_above(
     assert Workspace(name="other").name == "other"
 
 
+def test_a_config_file_in_its_own_folder_goes_before_a_nearer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `MLClient.from_config` looks: everywhere for `.azureml/config.json`, then for `config.json`."""
+    (tmp_path / ".azureml").mkdir()
+    (tmp_path / ".azureml/config.json").write_text(CONFIG)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/config.json").write_text(CONFIG.replace('"w"', '"other"'))
+    monkeypatch.chdir(tmp_path / "deep")
+
+    assert Workspace().name == "w"
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "found"),
+    [
+        ((), {}, ("s", "g", "w")),
+        (("es",), {}, ("s", "g", "w")),
+        (("es", "eg"), {}, ("s", "g", "w")),
+        (("", "eg", "ew"), {}, ("s", "g", "w")),
+        (("es", "eg", "ew"), {}, ("es", "eg", "ew")),
+        (("es", "eg", "ew"), {"name": "given"}, ("es", "eg", "given")),
+        (("es", "eg"), {"name": "given"}, ("es", "eg", "given")),
+        (("es",), {"name": "given"}, ("s", "g", "given")),
+        (("es",), {"subscription_id": "given"}, ("given", "g", "w")),
+    ],
+)
+def test_ids_of_the_environment_and_of_a_file_are_never_mixed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: tuple[str, ...],
+    given: dict[str, str],
+    found: tuple[str, str, str],
+) -> None:
+    (tmp_path / "config.json").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    names = ("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME")
+    for name, value in zip(names, environment, strict=False):
+        monkeypatch.setenv(name, value)
+
+    here = Workspace(**given)
+
+    assert (here.subscription_id, here.resource_group, here.name) == found
+
+
 def test_the_workspace_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AZUREML_ARM_SUBSCRIPTION", "s")
     monkeypatch.setenv("AZURE_RESOURCE_GROUP", "g")
-    with pytest.raises(SubmitError, match="which Azure ML workspace") as caught:
+    with pytest.raises(SubmitError, match="no Azure ML workspace is configured") as caught:
         _ = Workspace().name
     assert "AZUREML_ARM_WORKSPACE_NAME" in str(caught.value)
     assert "AZUREML_ARM_SUBSCRIPTION" not in str(caught.value)
@@ -608,19 +712,19 @@ def test_an_existing_client_is_used(emulator: Emulator, ml_client: Any, code: Pa
     emulator.assets.add_environment("torch")
     workspace = Workspace(client=ml_client)
 
-    run = AzureML(workspace).submit(job(code=code))
+    run = AzureML(workspace, check=False).submit(job(code=code))
 
     assert workspace.client is ml_client
     assert list(emulator.jobs.jobs) == [run.name]
 
 
-def test_a_sovereign_cloud(azure_sdk: None, emulator: Emulator) -> None:
+def test_in_a_sovereign_cloud_only_its_own_hosts_are_asked(azure_sdk: None, emulator: Emulator) -> None:
     """The names of that cloud are asked, which the emulator does not have."""
     workspace = Workspace("s", "g", "w", credential=StaticToken(emulator.workspace), cloud="AzureUSGovernment")
     assert workspace.studio_url("one").startswith("https://ml.azure.us/runs/one?")
     try:
         with pytest.raises(SubmitError):
-            AzureML(workspace).submit(job(name="one"))
+            AzureML(workspace, check=False).submit(job(name="one"))
         assert {request.host for request in emulator.requests} == {"management.usgovcloudapi.net"}
     finally:
         emulator.problems.clear()

@@ -1,4 +1,4 @@
-"""Sweeps: their YAML, the values of their trials, runs on this machine, and what azure-ai-ml puts on the wire."""
+"""Sweeps: their YAML, their plan, the values of their trials, and what azure-ai-ml puts on the wire."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import logging
 import math
 import statistics
 import warnings
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from emulator import Emulator
-from emulator.fixtures import SDK_WARNINGS
-from running import await_, call, cli, find, living
+from emulated import SDK_WARNINGS
+from running import call
 from submitting import workspace_of
+from sweeping import SWEEP, sweep_of, write_sweep
 
-from azml_dist import AzureML, Job, JobError, Local, PyTorch, RunFailed, SubmitError, Sweep, submit
-from azml_dist.search_space import (
+from azml_dist import AzureML, Job, JobError, PyTorch, SubmitError, Sweep, submit
+from azml_dist.emulator import Emulator
+from azml_dist.model.search_space import (
     Choice,
     LogNormal,
     LogUniform,
@@ -33,8 +33,9 @@ from azml_dist.search_space import (
     Space,
     Uniform,
 )
-from azml_dist.sweepplan import sweep_request
-from azml_dist.termination import Bandit, MedianStopping, TruncationSelection
+from azml_dist.model.sweep import Limits, Objective
+from azml_dist.model.termination import Bandit, MedianStopping, TruncationSelection
+from azml_dist.plan.sweep import sweep_request
 
 with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn about when they are imported
     warnings.simplefilter("ignore")
@@ -44,38 +45,6 @@ with warnings.catch_warnings():  # what azure-ai-ml's own dependencies warn abou
     from azure.ai.ml.operations._job_operations import SdkJSONEncoder
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), *map(pytest.mark.filterwarnings, SDK_WARNINGS)]
-
-SWEEP: dict[str, Any] = {
-    "type": "sweep",
-    "trial": {"command": "echo lr=${{search_space.lr}}", "environment": "azureml:env:1"},
-    "search_space": {"lr": {"type": "choice", "values": [0.1, 0.2, 0.3]}},
-    "sampling_algorithm": "grid",
-    "objective": {"primary_metric": "loss", "goal": "minimize"},
-    "limits": {"max_total_trials": 10},
-}
-LOG = """\
-import os, sys
-folder = os.path.join(os.environ["MLFLOW_TRACKING_URI"].removeprefix("file://"), "0", os.environ["MLFLOW_RUN_ID"])
-with open(os.path.join(folder, "metrics", sys.argv[1]), "a", buffering=1) as metric:
-    for step, value in enumerate(sys.argv[2:]):
-        metric.write(f"0 {value} {step}\\n")
-"""
-"""Logs values of a metric as MLflow's file store does, without the second that MLflow takes to be imported."""
-
-
-def write_sweep(folder: Path, **fields: Any) -> Path:
-    """A sweep file; JSON is YAML. Its code folder holds `log.py`."""
-    (folder / "src").mkdir(exist_ok=True)
-    (folder / "src" / "log.py").write_text(LOG)
-    file = folder / "sweep.yml"
-    trial = {**SWEEP["trial"], "code": "src", **fields.pop("trial", {})}
-    file.write_text(json.dumps({**SWEEP, "trial": trial, **fields}))
-    return file
-
-
-def sweep_of(folder: Path, command: str, **fields: Any) -> Sweep:
-    return Sweep.load(write_sweep(folder, trial={"command": command}, **fields))
-
 
 SPACES: dict[Space, Any] = {
     Choice(values=["a", 1, 2.5]): lambda v: v in ("a", 1, 2.5),
@@ -105,6 +74,18 @@ def test_a_normal_value_has_the_mean_and_deviation_it_was_given() -> None:
 
     assert statistics.mean(values) == pytest.approx(10, abs=0.3)
     assert statistics.stdev(values) == pytest.approx(3, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "space", [QNormal(mu=10, sigma=3, q=0.01), LogNormal(mu=10, sigma=3), QLogNormal(mu=10, sigma=3, q=0.01)], ids=str
+)
+def test_normal_values_of_other_kinds_have_them_too(space: Space) -> None:
+    random = Random(1)
+    values: list[Any] = [space.sample(random) for _ in range(2000)]
+    normal = values if isinstance(space, QNormal) else [math.log(value) for value in values]
+
+    assert statistics.mean(normal) == pytest.approx(10, abs=0.3)
+    assert statistics.stdev(normal) == pytest.approx(3, abs=0.3)
 
 
 def test_the_bounds_of_loguniform_are_exponents() -> None:
@@ -143,26 +124,73 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a hyperparameter as an input": (
         {"trial": {"command": "echo ${{inputs.lr}}"}},
-        "`lr` is in the search space, and not an input",
+        "`lr` is in the search space, not an input",
     ),
-    "a name that is both": ({"inputs": {"lr": 1}}, "`lr` is an input and in the search space"),
+    "a name that is both": ({"inputs": {"lr": 1}}, "`lr` is both an input and in the search space"),
     "a grid of numbers": (
         {"search_space": {"lr": {"type": "uniform", "min_value": 0, "max_value": 1}}},
-        "grid sampling takes `choice` alone, not `uniform`",
+        "grid sampling accepts only `choice`, not `uniform`",
     ),
     "an unknown expression": ({"search_space": {"lr": {"type": "unifrom"}}}, "did you mean `uniform`?"),
     "no number of trials": ({"limits": {"timeout": 60}}, "`limits.max_total_trials` is missing"),
-    "too many trials": ({"limits": {"max_total_trials": 1001}}, "1001 is too large; at most 1000 is possible"),
+    "too many trials": ({"limits": {"max_total_trials": 1001}}, "1001 is too large; the maximum is 1000"),
     "a goal of its own": ({"objective": {"primary_metric": "x", "goal": "minimise"}}, "did you mean `minimize`?"),
     "a field of the trial": ({"command": "true"}, "it belongs under `trial`: `trial.command`"),
     "a field of the sweep": ({"trial": {"compute": "c"}}, "it belongs to the sweep, not to `trial`: `compute`"),
+    "a field that is none": ({"trails": 3}, "unknown field `trails`"),
+    "a field of the trial that is none": ({"trial": {"comand": "x"}}, "unknown field `comand`"),
     "a bandit without slack": ({"early_termination": {"type": "bandit"}}, "needs a `slack_factor` or a `slack_amount`"),
     "a wrong job": ({"trial": {"command": "echo ${{search_space.lr}} ${{inputs.x}}"}}, "there is no input `x`"),
+    "truth values in a choice": (
+        {"search_space": {"lr": {"type": "choice", "values": [1, True]}}},
+        "search_space.lr.values.1: azure-ai-ml does not accept true or false in a choice",
+    ),
+    "a truth value in a mapping": (
+        {"search_space": {"lr": {"type": "choice", "values": [{"a": False}]}}},
+        "search_space.lr.values.0: azure-ai-ml does not accept true or false in a choice",
+    ),
+    "bounds named otherwise": (
+        {"search_space": {"lr": {"type": "uniform", "min_value": 1, "max_value": 2, "min": 1}}},
+        "unknown field `min`",
+    ),
+    "a type of the trial": ({"trial": {"type": "command"}}, "trial.type: unknown field `type`"),
+    "a file as the trial": ({"trial": "./job.yml"}, "`trial` must be a mapping with `command`, which each trial runs"),
     "bayesian of a normal": (
         {"search_space": {"lr": {"type": "normal", "mu": 0, "sigma": 1}}, "sampling_algorithm": "bayesian"},
-        "bayesian sampling takes `choice`, `uniform` and `quniform`, not `normal`",
+        "bayesian sampling accepts `choice`, `uniform` and `quniform`, not `normal`",
     ),
 }
+
+
+PLACES: dict[str, tuple[str, str | None]] = {
+    "an unknown hyperparameter": ("trial.command", "known here: lr"),
+    "a hyperparameter as an input": ("trial.command", "write `${{search_space.lr}}`"),
+    "a name that is both": ("search_space.lr", "rename one of them"),
+    "a grid of numbers": ("search_space.lr", "list the values"),
+    "an unknown expression": ("search_space.lr", "did you mean `uniform`?"),
+    "no number of trials": ("limits", "azure-ai-ml requires it: `limits: {max_total_trials: 20}`"),
+    "too many trials": ("limits.max_total_trials", None),
+    "a goal of its own": ("objective.goal", "did you mean `minimize`?"),
+    "a field of the trial": ("command", "it belongs under `trial`: `trial.command`"),
+    "a field of the sweep": ("trial.compute", "it belongs to the sweep, not to `trial`: `compute`"),
+    "a field that is none": ("trails", "did you mean `trial`?"),
+    "a field of the trial that is none": ("trial.comand", "did you mean `command`?"),
+    "a bandit without slack": ("early_termination", None),
+    "a wrong job": ("trial.command", "known here: lr"),
+    "truth values in a choice": (
+        "search_space.lr.values.1",
+        'write strings, `["true", "false"]`, or numbers, `[1, 0]`',
+    ),
+    "a truth value in a mapping": (
+        "search_space.lr.values.0",
+        'write strings, `["true", "false"]`, or numbers, `[1, 0]`',
+    ),
+    "bounds named otherwise": ("search_space.lr.min", "did you mean `min_value`?"),
+    "a type of the trial": ("trial.type", "leave it out: a trial is always a command"),
+    "a file as the trial": ("trial", "azure-ai-ml reads no file or component here: write the fields of ./job.yml here"),
+    "bayesian of a normal": ("search_space.lr", "use `sampling_algorithm: random`, or one of these three"),
+}
+"""The field and the hint of each."""
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -173,8 +201,9 @@ def test_what_is_wrong_with_a_sweep_is_said_with_its_line(case: str, tmp_path: P
     with pytest.raises(JobError) as error:
         Sweep.load(file)
 
+    [problem] = error.value.problems
     assert told in str(error.value)
-    assert str(error.value).startswith(f"{file}:1")
+    assert (problem.where, problem.hint) == (f"{file}:1: {PLACES[case][0]}", PLACES[case][1])
 
 
 def test_bounds_that_were_meant_as_values_are_noted(tmp_path: Path) -> None:
@@ -183,8 +212,8 @@ def test_bounds_that_were_meant_as_values_are_noted(tmp_path: Path) -> None:
 
     (finding,) = sweep.plan().findings
 
-    assert finding.message == "`loguniform(0.0001, 0.1)` gives values from 1 to 1.105"
-    assert finding.hint == "its bounds are those of the logarithm: for 0.0001 to 0.1 write -9.21 and -2.30"
+    assert finding.message == "`loguniform(0.0001, 0.1)` draws values from 1 to 1.105"
+    assert finding.hint == "the bounds are logarithms: for 0.0001 to 0.1 write -9.21 and -2.30"
 
 
 def sent_by_azure(job: Any) -> dict[str, Any]:
@@ -294,7 +323,7 @@ def test_a_named_sweep_that_is_sent_again_is_not_started_again(
     azure.submit(Sweep.load(file))
 
     azure.submit(Sweep.load(file))
-    with pytest.raises(SubmitError, match="whose search space differs"):
+    with pytest.raises(SubmitError, match="differs in its search space"):
         azure.submit(Sweep.load(file).with_set("search_space.lr.values=[5]"))
 
     assert [str(r.route) for r in emulator.requests].count("jobs.put") == 1
@@ -356,6 +385,24 @@ def test_a_bandit_ends_what_is_out_of_its_slack() -> None:
     assert [policy.ends(trial, HISTORY) for trial in HISTORY] == [None, 2, None]
 
 
+@pytest.mark.parametrize(
+    ("value", "best", "ended"),
+    [
+        (0.66, 0.8, True),
+        (0.67, 0.8, False),
+        (-1.21, -1.0, True),
+        (-1.19, -1.0, False),
+        (-0.1, 0.0, True),
+        (0.0, 0.0, False),
+    ],
+)
+def test_the_slack_of_a_bandit_is_a_ratio_of_the_best_value(value: float, best: float, ended: bool) -> None:
+    """Larger is better; to minimize, values are negated."""
+    bandit = Bandit(slack_factor=0.2, evaluation_interval=1)
+
+    assert bandit._is_behind(0, 1, {0: [value], 1: [best]}) is ended
+
+
 def test_a_bandit_with_an_amount_allows_that_distance() -> None:
     assert [Bandit(slack_amount=0.25).ends(trial, HISTORY) for trial in HISTORY] == [None, 1, None]
 
@@ -367,209 +414,17 @@ def test_median_stopping_holds_the_best_value_against_the_median_of_averages() -
     assert policy.ends(3, {**HISTORY, 3: [0.1, 0.6]}) == 2
 
 
+def test_a_trial_at_the_median_goes_on() -> None:
+    policy = MedianStopping()
+
+    assert policy.ends(0, {0: [0.5], 1: [0.5], 2: [0.9]}) is None
+    assert policy.ends(0, {0: [0.4], 1: [0.5], 2: [0.9]}) == 1
+
+
 def test_truncation_ends_the_worst_share() -> None:
     policy = TruncationSelection(truncation_percentage=34)
 
     assert [policy.ends(trial, HISTORY) for trial in HISTORY] == [None, 1, None]
-
-
-def run_here(sweep: Sweep, root: Path, at_a_time: int = 1, **options: Any) -> Any:
-    run = Local(root=root, launcher="direct", **options).submit(sweep, at_a_time=at_a_time)
-    with suppress(RunFailed):
-        run.wait(timeout=120)
-    return run
-
-
-def test_each_trial_is_a_distributed_run_of_its_own_with_its_values(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path, "echo rank $RANK lr ${{search_space.lr}} $AZUREML_SWEEP_lr; python log.py loss 1")
-    sweep = sweep.with_(job=sweep.job.with_(distribution=PyTorch(process_count_per_node=2), node_count=2))
-
-    run = run_here(sweep, tmp_path / "runs")
-
-    assert run.status == "Completed"
-    trial = run.members["trial 1"]
-    assert trial.folder == tmp_path / "runs" / f"{run.name}_1"
-    assert [(trial.folder / p.log).read_text() for p in trial.state().processes] == [
-        f"rank {rank} lr 0.2 0.2\n" for rank in range(4)
-    ]
-    assert (
-        json.loads((trial.folder / "plan.json").read_text())["processes"][0]["env"]["AZUREML_ROOT_RUN_ID"] == run.name
-    )
-
-
-def test_the_best_trial_is_the_one_with_the_best_value_it_ever_logged(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path, "python log.py loss 0.9 ${{search_space.lr}} 0.8")
-
-    state = run_here(sweep, tmp_path).state()
-
-    assert [m.metric for m in state.members] == [0.1, 0.2, 0.3]
-    assert state.details["best"] == state.members[0].name
-
-
-def test_what_mlflow_logs_is_read(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow")
-    code = "import mlflow; mlflow.log_metric('loss', ${{search_space.lr}})"
-    sweep = sweep_of(tmp_path, f'python -c "{code}"', limits={"max_total_trials": 1})
-
-    assert run_here(sweep, tmp_path).state().members[0].metric == 0.1
-
-
-def test_a_failed_trial_does_not_end_the_sweep(tmp_path: Path) -> None:
-    command = "python log.py loss ${{search_space.lr}}; [ ${{search_space.lr}} != 0.2 ] || exit 3"
-
-    state = run_here(sweep_of(tmp_path, command), tmp_path).state()
-
-    assert state.status == "Completed"
-    assert [(m.status, m.exit_code) for m in state.members] == [("Completed", 0), ("Failed", 3), ("Completed", 0)]
-
-
-def test_a_sweep_whose_trials_all_fail_has_failed(tmp_path: Path) -> None:
-    run = run_here(sweep_of(tmp_path, "echo so it is ${{search_space.lr}}; exit 3"), tmp_path)
-
-    assert (run.status, run.state().error) == ("Failed", "none of 3 trials was completed")
-    with pytest.raises(RunFailed, match=r"so it is 0\.1"):
-        run.wait()
-
-
-def test_a_metric_under_another_name_is_told(tmp_path: Path) -> None:
-    state = run_here(sweep_of(tmp_path, "python log.py los ${{search_space.lr}}"), tmp_path).state()
-
-    assert (state.status, state.error) == ("Failed", "no trial logged the primary metric `loss`")
-    assert state.hint == "logged were los"
-
-
-def test_trials_get_the_code_as_it_was_when_the_sweep_began(tmp_path: Path) -> None:
-    command = f"python log.py loss ${{{{search_space.lr}}}}; echo 'raise SystemExit(9)' > {tmp_path}/src/log.py"
-
-    assert run_here(sweep_of(tmp_path, command), tmp_path).status == "Completed"
-
-
-def test_several_trials_run_at_a_time(tmp_path: Path) -> None:
-    """Each waits for the other two."""
-    here = tmp_path / "here"
-    here.mkdir()
-    command = f"touch {here}/${{{{search_space.lr}}}}; while [ $(ls {here} | wc -l) -lt 3 ]; do sleep 0.02; done; "
-
-    run = run_here(sweep_of(tmp_path, command + "python log.py loss 1"), tmp_path, at_a_time=3)
-
-    assert run.status == "Completed"
-
-
-def test_a_policy_ends_a_trial_that_falls_behind(tmp_path: Path) -> None:
-    command = "python log.py loss ${{search_space.lr}}; [ ${{search_space.lr}} = 0.1 ] || sleep 1000"
-    policy = {"type": "bandit", "slack_amount": 0.05}
-
-    state = run_here(sweep_of(tmp_path, command, early_termination=policy), tmp_path).state()
-
-    assert state.status == "Completed"
-    assert [(m.status, m.error) for m in state.members[1:]] == [
-        ("Canceled", "ended by the bandit policy at interval 1")
-    ] * 2
-
-
-def test_a_trial_ends_at_its_timeout_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    command = "python log.py loss 1; [ ${{search_space.lr}} != 0.1 ] || sleep 1000"
-    limits = {"max_total_trials": 2, "trial_timeout": 3}
-
-    state = run_here(sweep_of(tmp_path, command, limits=limits), tmp_path).state()
-
-    assert [m.status for m in state.members] == ["Canceled", "Completed"]
-
-
-def test_a_sweep_ends_at_its_timeout(tmp_path: Path) -> None:
-    run = run_here(sweep_of(tmp_path, "echo ${{search_space.lr}}; sleep 1000"), tmp_path, timeout=1)
-
-    assert [m.status for m in run.state().members] == ["Canceled", "NotStarted", "NotStarted"]
-    assert run.status == "Canceled"
-
-
-def test_a_missing_input_is_told_before_anything_starts(tmp_path: Path) -> None:
-    inputs = {"data": {"path": "azureml:cifar:1"}}
-    sweep = sweep_of(tmp_path, "ls ${{inputs.data}} ${{search_space.lr}}", inputs=inputs)
-
-    with pytest.raises(JobError, match="can be read on Azure ML, and not from here"):
-        Local(root=tmp_path / "runs").submit(sweep)
-
-    assert not list((tmp_path / "runs").glob("*"))
-
-
-def test_the_command_line_runs_a_sweep_and_prints_its_table(tmp_path: Path) -> None:
-    file = write_sweep(
-        tmp_path, trial={"command": "echo lr ${{search_space.lr}}; python log.py loss 0${{search_space.lr}}"}
-    )
-
-    ended = call("run", file, "--max-trials", "2", "--root", tmp_path / "runs", "--launcher", "direct")
-
-    assert ended.returncode == 0, ended.stderr
-    assert "[trial1 node0 rank0] lr 0.2\n" in ended.stdout
-    assert ended.stdout.rstrip().splitlines()[-2].split()[:5] == ["0", "0.1", "0.1", "best", "Completed"]
-
-
-def test_the_object_of_a_sweep_has_its_trials(tmp_path: Path) -> None:
-    file = write_sweep(tmp_path, trial={"command": "echo $RANK; python log.py loss ${{search_space.lr}}"})
-
-    ended = call("run", file, "--root", tmp_path / "runs", "--launcher", "direct", "--json")
-    state = json.loads(ended.stdout)
-
-    assert (state["status"], state["kind"], state["details"]["best"]) == ("Completed", "sweep", state["name"] + "_0")
-    assert [(t["values"], t["metric"], t["status"]) for t in state["trials"]] == [
-        ({"lr": lr}, lr, "Completed") for lr in (0.1, 0.2, 0.3)
-    ]
-
-
-def test_the_sweep_and_each_trial_are_runs_that_are_found_by_name(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path, "echo hi ${{search_space.lr}}; python log.py loss 1", limits={"max_total_trials": 1})
-    run = run_here(sweep.with_(job=sweep.job.with_(name="mine")), tmp_path / "runs")
-    root = ("--root", tmp_path / "runs")
-
-    assert str(run) == str(find(str(run.folder)))
-    assert call("logs", "mine_0", *root).stdout == "[node0 rank0] hi 0.1\n"
-    assert call("logs", "mine", *root).stdout == "[trial0 node0 rank0] hi 0.1\n"
-    assert call("status", "mine", *root).stdout.startswith("mine  Completed  minimize loss (grid)")
-    listed = json.loads(call("list", *root, "--json").stdout)["runs"]
-    assert {r["name"]: r["parent"] for r in listed} == {"mine": None, "mine_0": "mine"}
-
-
-def test_ctrl_c_ends_the_trial_and_starts_no_more(tmp_path: Path) -> None:
-    file = write_sweep(tmp_path, trial={"command": "echo begun ${{search_space.lr}}; sleep 1000"})
-
-    with cli("run", file, "--root", tmp_path / "runs", "--launcher", "direct", "--json", mark=str(tmp_path)) as process:
-        await_(lambda: list((tmp_path / "runs").glob("*_0/user_logs/std_log.txt")))
-        await_(lambda: len(living(str(tmp_path))) > 2)
-        process.terminate()
-        stdout, _ = process.communicate(timeout=60)
-
-    assert process.returncode == 130
-    assert [t["status"] for t in json.loads(stdout)["trials"]] == ["Canceled", "NotStarted", "NotStarted"]
-    await_(lambda: not living(str(tmp_path)))
-
-
-def test_a_sweep_is_canceled_from_another_process(tmp_path: Path) -> None:
-    file = write_sweep(tmp_path, name="mine", trial={"command": "echo begun ${{search_space.lr}}; sleep 1000"})
-
-    with cli("run", file, "--root", tmp_path / "runs", "--launcher", "direct", mark=str(tmp_path)) as process:
-        await_(lambda: list((tmp_path / "runs").glob("*_0/user_logs/std_log.txt")))
-        ended = call("cancel", "mine", "--root", tmp_path / "runs")
-        process.communicate(timeout=60)
-
-    assert (ended.returncode, ended.stderr) == (0, "run mine: Canceled\n")
-    assert process.returncode == 1
-    await_(lambda: not living(str(tmp_path)))
-
-
-def test_nothing_outlives_a_sweep_that_was_killed(tmp_path: Path) -> None:
-    file = write_sweep(tmp_path, trial={"command": "echo begun ${{search_space.lr}}; sleep 1000"})
-
-    with cli("run", file, "--root", tmp_path / "runs", "--launcher", "direct", mark=str(tmp_path)) as process:
-        await_(lambda: list((tmp_path / "runs").glob("*_0/user_logs/std_log.txt")))
-        process.kill()
-        process.wait()
-        await_(lambda: not living(str(tmp_path)))
-
-    (sweep,) = (run for run in (tmp_path / "runs").glob("*") if not run.name.endswith("_0"))
-    state = find(str(sweep)).state()
-    assert state.error == "the run's own processes were killed, or the machine was restarted"
-    assert [m.status for m in state.members] == ["Failed", "NotStarted", "NotStarted"]
 
 
 def test_a_sweep_is_planned_offline(tmp_path: Path) -> None:
@@ -584,6 +439,80 @@ def test_a_sweep_is_planned_offline(tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
+def test_the_plan_of_a_sweep_says_what_is_tried_and_how(tmp_path: Path) -> None:
+    sweep = Sweep.load(
+        write_sweep(
+            tmp_path,
+            sampling_algorithm={"type": "random", "seed": 7},
+            search_space={"lr": {"type": "choice", "values": [0.1, 0.2]}, "depth": {"type": "randint", "upper": 5}},
+            limits={"max_total_trials": 20, "max_concurrent_trials": 4, "timeout": 7200, "trial_timeout": 600},
+            early_termination={"type": "truncation_selection", "truncation_percentage": 20, "evaluation_interval": 1},
+            display_name="tries",
+        )
+    )
+    plan = sweep.plan()
+    lines = [" ".join(line.split()) for line in str(plan).splitlines()]
+
+    assert lines[0] == "tries sweep: 20 trials of 1 node x 1 process = 1"
+    assert {
+        "objective minimize loss",
+        "sampling random, seed 7",
+        f"lr {sweep.search_space['lr']}",
+        f"depth {sweep.search_space['depth']}",
+        "at a time 4 on Azure ML, 1 locally unless you set `--parallel`",
+        "timeout 7,200 s",
+        "trial timeout 600 s",
+        "trial lr depth",
+    } <= {*lines}
+    assert any(line.startswith("ended early ") for line in lines)
+    assert [len(values) for values in plan.values] == [2] * 8
+    assert "..." in lines or "…" in lines, "there are more trials than are shown"
+    assert repr(plan) == "<SweepPlan: at most 20 trials of 1 node x 1 process = 1>"
+
+
+def test_the_plan_of_a_bare_grid_says_no_more_than_there_is(tmp_path: Path) -> None:
+    plan = Sweep.load(write_sweep(tmp_path)).plan()
+    lines = [" ".join(line.split()) for line in str(plan).splitlines()]
+
+    assert lines[0] == "sweep: 3 trials of 1 node x 1 process = 1"
+    at_a_time = "at a time 3 on Azure ML, 1 locally unless you set `--parallel`"
+    assert {"sampling grid", at_a_time, "0 0.1", "2 0.3"} <= {*lines}
+    assert not [line for line in lines if line.startswith(("timeout", "trial timeout", "ended early", "…"))]
+
+
+def test_the_plan_of_a_sweep_is_that_of_its_first_trial_and_what_the_sweep_adds(tmp_path: Path) -> None:
+    plan = Sweep.load(write_sweep(tmp_path)).plan()
+    found = plan.to_dict()
+    first = plan.trial.to_dict()
+    own = {"type", "trial_count", "trials", "request", "findings"}
+
+    assert found["command"] == "echo lr=0.1"
+    assert {name: value for name, value in found.items() if name not in own} == {
+        name: value for name, value in first.items() if name not in own
+    }
+    assert (found["type"], found["trial_count"]) == ("sweep", 3)
+    assert found["trials"] == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}]
+    assert found["request"] == sweep_request(plan.sweep)
+    assert found["findings"] == [one.to_dict() for one in plan.findings]
+
+
+def test_a_plan_without_what_its_script_says_is_otherwise_the_same(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, trial={"command": "python args.py --lr ${{search_space.lr}}"})
+    (tmp_path / "src" / "args.py").write_text(
+        "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--rate')\nparser.parse_args()\n"
+    )
+    plan = Sweep.load(file).plan()
+    codes, without = ({one.code for one in each.findings} for each in (plan, plan.without_script()))
+
+    assert without < codes
+    assert (plan.without_script().sweep, plan.without_script().request) == (plan.sweep, plan.request)
+
+
+@pytest.mark.parametrize(("goal", "best"), [("minimize", 1.0), ("maximize", 3.0), ("Maximize", 3.0)])
+def test_the_best_value_is_the_smallest_or_the_largest(goal: Any, best: float) -> None:
+    assert Objective(primary_metric="loss", goal=goal).best([2.0, 1.0, 3.0]) == best
+
+
 def test_fields_of_a_sweep_and_of_its_trials_are_set(tmp_path: Path) -> None:
     sweep = Sweep.load(write_sweep(tmp_path)).with_set(
         "limits.max_total_trials=2",
@@ -594,3 +523,67 @@ def test_fields_of_a_sweep_and_of_its_trials_are_set(tmp_path: Path) -> None:
 
     assert [values["lr"] for values in sweep.trials()] == [5, 6]
     assert (sweep.job.node_count, sweep.job.distribution) == (2, PyTorch())
+
+
+@pytest.mark.parametrize("setting", ["trial.display_name=other", "job.display_name=other", "display_name=other"])
+def test_a_setting_of_the_trial_may_say_so(setting: str, tmp_path: Path) -> None:
+    sweep = Sweep.load(write_sweep(tmp_path))
+
+    assert sweep.with_set(setting).job == sweep.job.with_(display_name="other")
+
+
+@pytest.mark.parametrize(
+    ("setting", "where"),
+    [
+        ("limits.max_total_trials=0", "--set limits.max_total_trials"),
+        ("trial.command=echo ${{inputs.x}}", "--set command"),
+        ("objective.goal=least", "--set objective.goal"),
+        ("limits", "--set"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(setting: str, where: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError) as error:
+        Sweep.load(write_sweep(tmp_path)).with_set(setting)
+
+    assert error.value.problems[0].where == where
+
+
+def test_a_choice_between_mappings_is_not_tried_here(tmp_path: Path) -> None:
+    space = {"lr": {"type": "choice", "values": [{"a": 1}, {"a": 2}]}}
+    sweep = Sweep.load(write_sweep(tmp_path, search_space=space))
+    with pytest.raises(JobError) as error:
+        sweep.trial(next(iter(sweep.trials(seed=0))))
+    [problem] = error.value.problems
+    assert problem.message.startswith("`lr` is a choice between mappings")
+    assert (problem.hint, problem.where) == ("for a local run, use plain values", "search_space.lr")
+
+
+@pytest.mark.parametrize("spaces", ["[1, 2]", "text", "3", "null", "{lr: 3}", "{lr: {type: choice, values: 3}}"])
+def test_a_search_space_of_any_shape_is_refused_in_words(spaces: str, tmp_path: Path) -> None:
+    file = write_sweep(tmp_path)
+    text = json.dumps({**json.loads(file.read_text()), "search_space": "HERE"})
+    file.write_text(text.replace('"HERE"', spaces))
+
+    with pytest.raises(JobError) as error:
+        Sweep.load(file)
+    assert all((one.where or "").startswith(f"{file}:") for one in error.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("q", "multiples"), [(0.1, [0.3, 0.6, 0.7, 1.1]), (0.2, [0.6, 1.4]), (0.05, [0.15, 0.35]), (1e-5, [3e-5]), (3, [6])]
+)
+def test_a_multiple_is_the_number_that_one_would_write(q: float, multiples: list[float]) -> None:
+    """7 * 0.1 is 0.7000000000000001."""
+    for number in multiples:
+        found = QUniform(min_value=number, max_value=number, q=q).sample(Random(0))
+        assert (found, type(found)) == (number, type(q))
+
+
+@pytest.mark.parametrize(("own", "asked", "trials"), [(2, 5, 2), (2, 2, 2), (2, 1, 1), (None, 3, 3)])
+def test_the_first_trials_are_never_more_than_the_sweep_has(
+    own: int | None, asked: int, trials: int, tmp_path: Path
+) -> None:
+    sweep = Sweep.load(write_sweep(tmp_path))
+    sweep = sweep.with_(limits=Limits(max_total_trials=own))
+
+    assert sweep.first_trials(asked).limits.max_total_trials == trials

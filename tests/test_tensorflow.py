@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from needs import needs
-from running import await_, call, children, cli, find, living, log_of, run_here
+from owners import the_supervisor
+from running import await_, call, cli, find, living, log_of, run_here
 
 from azml_dist import Job, JobError, LaunchError, Local, Output, RunFailed, TensorFlow
 
@@ -43,6 +44,23 @@ def test_multi_worker_mirrored_strategy_trains(workers: int) -> None:
 
 
 @needs("tensorflow")
+def test_a_worker_that_dies_of_the_empty_list_of_servers_is_told_so() -> None:
+    strategy = "python -c 'import tensorflow as tf; tf.distribute.MultiWorkerMirroredStrategy()'"
+
+    run = run_here(tensorflow(strategy), timeout=180)
+
+    assert run.state().processes[run.state().failed_rank or 0].signal == signal.SIGSEGV, "\n".join(run.logs())
+    assert '`"ps":[]`' in (run.state().hint or "")
+
+
+def test_a_worker_that_dies_beside_a_parameter_server_is_told_nothing_of_an_empty_list() -> None:
+    run = run_here(tensorflow(AS_PS + " && sleep 300; kill -SEGV $$", 1, servers=1))
+
+    assert run.state().processes[0].signal == signal.SIGSEGV
+    assert "ps" not in (run.state().hint or "")
+
+
+@needs("tensorflow")
 def test_parameter_server_strategy_trains_with_worker_0_as_its_chief() -> None:
     run = run_here(tensorflow("python parameter_server.py", 3, servers=1, code=SCRIPTS), timeout=180)
 
@@ -57,7 +75,7 @@ def test_tasks_have_free_ports_of_their_own_in_azures_shape() -> None:
     texts = [log_of(run, rank).strip() for rank in range(3)]
     configs = [json.loads(text) for text in texts]
     cluster = configs[0]["cluster"]
-    ports = [address.removeprefix("127.0.0.1:") for task in cluster.values() for address in task]
+    ports = [address.rpartition(":")[2] for task in cluster.values() for address in task]
     assert [config["task"] for config in configs] == [
         {"type": "worker", "index": 0},
         {"type": "worker", "index": 1},
@@ -86,6 +104,19 @@ def test_a_parameter_server_is_stopped_when_the_workers_have_ended_and_is_no_fai
     server = run.state().processes[2]
     assert (run.status, run.state().exit_code, run.state().failed_rank) == ("Completed", 0, None)
     assert (server.role, server.stopped, server.signal) == ("ps", True, signal.SIGTERM)
+
+
+def test_tasks_that_wait_for_a_chief_until_the_timeout_are_told_that_there_is_none() -> None:
+    state = run_here(tensorflow("sleep 300", 2, servers=1, timeout=1)).state()
+
+    assert (state.status, state.error) == ("Canceled", "it ran for longer than its timeout of 1 s")
+    assert "has no `chief`" in (state.hint or "")
+
+
+def test_tasks_of_which_a_worker_has_ended_are_not() -> None:
+    ends = f"{AS_PS} || [ $AZUREML_CR_NODE_RANK = 0 ] || exit 0; sleep 300"
+
+    assert run_here(tensorflow(ends, 2, servers=1, timeout=1)).state().hint is None
 
 
 def test_a_parameter_server_that_fails_by_itself_ends_the_run() -> None:
@@ -134,15 +165,13 @@ def test_nothing_outlives_a_run_whose_supervisor_is_killed(tmp_path: Path) -> No
         assert process.stdout
         for _ in range(3):
             assert "up" in process.stdout.readline()
-        [guard] = children(process.pid, "supervisor")
-        [supervisor] = children(guard, "supervisor")
-        os.kill(supervisor, signal.SIGKILL)
+        os.kill(the_supervisor(process), signal.SIGKILL)
         await_(lambda: not living("tensorflow"))
         assert await_(lambda: (s := find("tasks").state()).is_final() and s).status == "Failed"
 
 
 def test_a_tf_config_in_the_job_is_refused() -> None:
-    with pytest.raises(JobError, match=r"environment_variables.TF_CONFIG: `TF_CONFIG` is what Azure ML tells"):
+    with pytest.raises(JobError, match=r"environment_variables.TF_CONFIG: Azure ML sets `TF_CONFIG` for each"):
         Job(command="x", distribution=TensorFlow(), environment_variables={"TF_CONFIG": "{}"})
 
 
@@ -162,7 +191,8 @@ def test_a_framework_that_is_missing_is_named_with_its_package(tmp_path: Path) -
 
     assert run.state().error == "rank 0 failed with exit code 1"
     assert run.state().hint == (
-        "`pip install 'azml-dist[tensorflow]'`: a run here has your own packages, not those of its environment"
+        "`pip install 'azml-dist[tensorflow]'`: "
+        "local runs use the packages of this machine, not those of the job's environment"
     )
 
 

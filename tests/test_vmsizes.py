@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from azml_dist import Job, Mpi, PyTorch, Ray, TensorFlow
-from azml_dist.errors import Problem
-from azml_dist.findings import size_findings
+from azml_dist.errors import Finding
+from azml_dist.plan.findings import size_findings
 from azml_dist.vmsizes import VmSize, vm_size, vm_sizes
 
 REPOSITORY = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def known(name: str) -> VmSize:
     return size
 
 
-def findings(size: str, distribution: Any = None, nodes: int = 1, **fields: Any) -> dict[str, Problem]:
+def findings(size: str, distribution: Any = None, nodes: int = 1, **fields: Any) -> dict[str, Finding]:
     """The findings about the size, by the field that they are about."""
     fields = {"shm_size": "64g", "command": "python train.py", "environment": "azureml:any@latest"} | fields
     job = Job(node_count=nodes, distribution=distribution, instance_type=size, **fields)
@@ -75,7 +75,7 @@ def test_a_row_agrees_with_azures_naming_and_has_a_source(size: VmSize) -> None:
 def test_more_processes_than_gpus_do_not_fit() -> None:
     finding = findings(FOUR, PyTorch(process_count_per_node=8), nodes=2)["distribution"]
 
-    assert finding.message == "2 nodes x 8 processes do not fit Standard_NC24s_v3, which has 4 GPUs"
+    assert finding.message == "2 nodes x 8 processes do not fit on Standard_NC24s_v3, which has 4 GPUs"
     assert finding.hint == "set `distribution.process_count_per_node` to 4, or use an 8-GPU size"
 
 
@@ -85,7 +85,9 @@ def test_a_cluster_is_named_with_its_size() -> None:
 
     messages = {f.where: f.message for f in size_findings(job, known(FOUR), "gpu-cluster")}
 
-    assert messages["distribution"] == ("2 nodes x 8 processes do not fit `gpu-cluster`: Standard_NC24s_v3 has 4 GPUs")
+    assert messages["distribution"] == (
+        "2 nodes x 8 processes do not fit on `gpu-cluster`: Standard_NC24s_v3 has 4 GPUs"
+    )
     assert "compute" in messages
 
 
@@ -93,7 +95,7 @@ def test_a_cluster_is_named_with_its_size() -> None:
 def test_gpus_that_no_process_takes_are_pointed_out(distribution: Any) -> None:
     finding = findings(EIGHT, distribution)["distribution"]
 
-    assert "1 process on a node, and Standard_ND96isr_H100_v5 has 8 GPUs" in finding.message
+    assert "1 process on a node, but Standard_ND96isr_H100_v5 has 8 GPUs" in finding.message
     assert "process_count_per_node" in str(finding.hint)
     assert "8" in str(finding.hint)
 

@@ -8,18 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from emulator import Emulator, delay
-from emulator.fixtures import SDK_WARNINGS
+from emulated import SDK_WARNINGS
 from running import await_
 from submitting import build_in, code_in, job, routes
 
 from azml_dist import AzureML, Environment, Job, SubmitError, submit
+from azml_dist.emulator import Emulator, delay, odd
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -116,7 +115,7 @@ def test_of_a_list_the_first_is_named(emulator: Emulator, azure: AzureML, monkey
         said = shown()
 
     assert not isinstance(second, SubmitError)
-    assert said.startswith(f"2 of 3 jobs are in workspace {emulator.workspace.name}; of the first, {second.name}:")
+    assert said.startswith(f"2 of 3 jobs are in workspace {emulator.workspace.name}. For {second.name}:")
     assert f"azml-dist logs {second.name} --follow" in said
 
 
@@ -156,8 +155,22 @@ def test_ctrl_c_names_the_job_whose_answer_it_did_not_wait_for(
 ) -> None:
     interrupt(emulator, azure, "jobs.put", job(name="one"))
 
-    assert "job one may have been made: `azml-dist cancel one` ends it" in capsys.readouterr().err
+    assert "job one may have been created: cancel it with `azml-dist cancel one`" in capsys.readouterr().err
     assert emulator.job("one").status == "CancelRequested"  # the answer came all the same
+
+
+def test_ctrl_c_while_a_job_is_looked_for_names_it(
+    emulator: Emulator, azure: AzureML, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.inject(odd(302, heard=True, unseen=100), route="jobs.put")
+    interrupt_at(emulator, "jobs.get")
+
+    with pytest.raises(KeyboardInterrupt):
+        azure.submit(job())
+
+    nothing_goes_on()
+    (name,) = emulator.jobs.jobs
+    assert f"job {name} may have been created: cancel it with `azml-dist cancel {name}`" in capsys.readouterr().err
 
 
 def interrupt(emulator: Emulator, azure: AzureML, route: str, one: Job) -> None:
@@ -183,12 +196,8 @@ def interrupt_at(emulator: Emulator, route: str) -> None:
     """Send this process the signal of Ctrl-C once a request of that route has come in."""
 
     def watch() -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            if route in routes(emulator):
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-            time.sleep(0.01)
+        await_(lambda: route in routes(emulator))
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -206,7 +215,7 @@ def test_ctrl_c_takes_back_the_jobs_of_a_list(
     nothing_goes_on()
     assert 0 < len(emulator.jobs.jobs) < 60
     assert {one.status for one in emulator.jobs.jobs.values()} == {"CancelRequested"}
-    assert "was made, and is canceled again" in capsys.readouterr().err
+    assert "was created, and has been cancelled" in capsys.readouterr().err
 
 
 # The command line
@@ -284,10 +293,8 @@ def test_ctrl_c_on_the_command_line(emulator: Emulator, job_file: str) -> None:
     emulator.assets.add_environment("torch")
     emulator.inject(delay(60), route="blobs.put", times=None)
 
-    with start_cli(emulator, "submit", job_file) as process:
-        deadline = time.monotonic() + 30
-        while "blobs.put" not in routes(emulator) and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with start_cli(emulator, "submit", job_file, "--no-check") as process:
+        await_(lambda: "blobs.put" in routes(emulator), 60)
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=30)
 
@@ -303,5 +310,18 @@ def test_nobody_is_logged_in(emulator: Emulator, job_file: str) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     error, hint = done.stderr.splitlines()
-    assert error == "error: cannot submit job one: nobody is logged in to Azure"
+    assert error == "error: cannot submit job one: you are not logged in to Azure"
     assert hint.startswith("hint: `az login`, or set AZURE_TENANT_ID")
+
+
+def test_the_name_of_a_submitted_run_is_told_where_nobody_reads_the_output(emulator: Emulator, job_file: str) -> None:
+    emulator.assets.add_environment("torch")
+    with start_cli(emulator, "submit", job_file, "--set", "name=told") as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+
+    assert "run told is in workspace" in said
+    assert "azml-dist cancel told" in said
+    assert "Traceback" not in said

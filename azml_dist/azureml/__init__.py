@@ -1,1 +1,1 @@
-"""Azure ML: the workspace, submission through azure-ai-ml, and runs there."""
+"""Azure ML: the workspace, submission through azure-ai-ml, and runs on Azure ML."""

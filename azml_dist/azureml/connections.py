@@ -1,4 +1,4 @@
-"""Connections to Azure for many threads: what the environment says of proxies and authorities is read once."""
+"""Connections to Azure for many threads. Proxy and certificate settings are read only once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from azml_dist.errors import SubmitError
 
+TIMEOUTS = {"connection_timeout": 10, "read_timeout": 60}
+"""Seconds, for requests to the storage."""
+
 
 def session(url: str, at_a_time: int = 10) -> Any:
-    """A `requests.Session` for one host, which keeps a connection for each of so many threads.
+    """A `requests.Session` for one host that keeps a connection for each thread.
 
-    requests itself would ask the environment for every request, and read the file of authorities for every
-    connection: 22 ms of a processor for certifi's.
+    requests itself would read the environment for every request and the file of root certificates for every
+    connection, which takes 22 ms of CPU time for certifi's.
     """
     import requests
 
@@ -24,7 +27,7 @@ def session(url: str, at_a_time: int = 10) -> Any:
 
 
 def transport(url: str, at_a_time: int = 10) -> Any:
-    """The same, as azure-core wants it."""
+    """The same as an azure-core transport."""
     from azure.core.pipeline.transport import RequestsTransport
 
     return RequestsTransport(session=session(url, at_a_time), session_owner=False)
@@ -45,13 +48,13 @@ def _adapter(at_a_time: int) -> Any:
             return super().proxy_manager_for(proxy, ssl_context=context, **options)
 
         def cert_verify(self, *_: Any) -> None:
-            """The context knows whom to trust; requests would have each connection read it again."""
+            """The context has the certificates already; requests would read them again for each connection."""
 
     return OneContext(pool_maxsize=at_a_time)
 
 
 def _trusting() -> Any:
-    """A TLS context that trusts whom requests would trust."""
+    """A TLS context that trusts the same certificates as requests."""
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
     from urllib3.util import create_urllib3_context
 
@@ -62,7 +65,7 @@ def _trusting() -> Any:
         context.load_verify_locations(**{"capath" if os.path.isdir(authorities) else "cafile": authorities})
     except OSError as error:
         raise SubmitError(
-            f"cannot read certificates of authorities from {authorities}: {error.strerror or error}",
-            hint=f"the variable {variable} names it" if variable else "`pip install --force-reinstall certifi`",
+            f"cannot read root certificates from {authorities}: {error.strerror or error}",
+            hint=f"this path is set in {variable}" if variable else "`pip install --force-reinstall certifi`",
         ) from error
     return context

@@ -1,7 +1,7 @@
-"""Data of this machine that a job reads, in the workspace's own storage: uploaded once for each content.
+"""Uploads local data that a job reads into the workspace's own storage, once for each content.
 
-Next to where azure-ai-ml puts it, and not to the very same place: that is named by another hash than code's, which
-does not cover every file (what a rule brings back from an ignored folder is not in it).
+It goes next to where azure-ai-ml would put it, but not to the same place: azure-ai-ml names that by a hash that does
+not cover every file (a file that an ignore rule brings back from an ignored folder is missing).
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from azml_dist.azureml.addresses import is_storage
 from azml_dist.azureml.arm import retrying
-from azml_dist.azureml.code import content_hash
+from azml_dist.azureml.content import content_hash, local_files
 from azml_dist.azureml.upload import Upload, container_of, upload
 from azml_dist.azureml.workspace import Workspace
-from azml_dist.errors import JobError
-from azml_dist.job import Job
-from azml_dist.snapshot import CodeFile, Snapshot, take_snapshot
+from azml_dist.errors import SubmitError
+from azml_dist.model.job import JobFields
+from azml_dist.plan.snapshot import Snapshot
 
 _STORE = "workspaceblobstore"
 _UPLOADED = {"upload_status": "completed"}
-"""Metadata of the first file of a folder that is whole, as azure-ai-ml sets and reads it."""
+"""Metadata of the first file that marks a folder as complete, as azure-ai-ml sets and reads it."""
 
 
 class Stored(NamedTuple):
-    """Where a folder or a file is now."""
+    """Where a folder or a file was uploaded."""
 
     path: str
-    """In the datastore."""
+    """Path in the datastore."""
     url: str
     digest: str
-    """Of its content."""
+    """Hash of its content."""
 
 
-def with_uploaded_inputs(workspace: Workspace, job: Job, stop: threading.Event) -> Job:
-    """The job with an address in the workspace for each local path."""
+def with_uploaded_inputs(workspace: Workspace, job: JobFields, stop: threading.Event) -> JobFields:
+    """The job with local paths replaced by addresses in the workspace."""
     inputs = dict(job.inputs)
     for name in inputs:
         if path := job.local_path(name):
@@ -49,8 +50,8 @@ def with_uploaded_inputs(workspace: Workspace, job: Job, stop: threading.Event) 
 def stored(
     workspace: Workspace, path: str, what: str, where: str, stop: threading.Event, store: str = _STORE
 ) -> Stored:
-    """A file or folder in a datastore of the workspace, uploaded if it is not there yet; `where` is the job's field."""
-    files = _snapshot(Path(path), where)
+    """A file or folder in a datastore, uploaded if it is not there yet; `where` is the field of the job."""
+    files = local_files(Path(path), where)
     digest = content_hash(files)
     prefix = f"LocalUpload/{digest}/{Path(path).resolve().name}"
     with workspace.lock_of(digest):
@@ -59,28 +60,18 @@ def stored(
     return Stored(prefix, workspace.known[key], digest)
 
 
-def _snapshot(path: Path, where: str) -> Snapshot:
-    if not path.is_dir():
-        return Snapshot(None, (CodeFile("", str(path.resolve()), path.stat().st_size),), ())
-    found = take_snapshot(path)
-    if found.broken_links:
-        raise JobError(
-            f"the link {found.broken_links[0]} in {path} leads nowhere",
-            hint="mend it, or list it in .amlignore there",
-            where=where,
-        )
-    if not found.files:
-        raise JobError(f"the folder {path} has no files", hint="Azure ML refuses empty data", where=where)
-    return found
-
-
 def _upload(
     workspace: Workspace, files: Snapshot, datastore: str, prefix: str, what: str, stop: threading.Event
 ) -> str:
-    # azure-ai-ml asks for the secrets by POST, which azure-core does not try again.
+    # azure-ai-ml gets the secrets by POST, which azure-core does not retry.
     store: Any = retrying(lambda: workspace.client.datastores.get(datastore, include_secrets=True), stop=stop)
     secret = getattr(store.credentials, "account_key", None) or getattr(store.credentials, "sas_token", None)
     url = f"{store.protocol}://{store.account_name}.blob.{store.endpoint}/{store.container_name}"
+    if not is_storage(url, workspace.cloud):
+        raise SubmitError(
+            f"datastore {datastore} is at {url[:200]}, which is not storage of {workspace.cloud}",
+            hint="neither data nor your login was sent there; choose another cloud with `AZUREML_CURRENT_CLOUD`",
+        )
     inside = f"{prefix}/" if files.root else prefix
     order = Upload(url, inside, files.files, what, secret or workspace.credential)
     first = container_of(order).get_blob_client(f"{inside}{files.files[0].path}")

@@ -1,9 +1,10 @@
-"""Many calls at a time, in threads that nobody has to wait for: Ctrl-C is heard at once."""
+"""Runs many calls at a time in threads that need not be waited for, so that Ctrl-C works immediately."""
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
@@ -16,9 +17,9 @@ _Done: TypeAlias = "tuple[int, R | None, BaseException | None]"
 def each(
     work: Callable[[T], R], items: Sequence[T], *, at_a_time: int, stop: threading.Event
 ) -> Iterator[tuple[int, R]]:
-    """The index and the result of every item, as they come in. The first error is raised, and sets `stop`.
+    """The index and the result of each item, as they finish. The first error is raised, and sets `stop`.
 
-    Where somebody else sets `stop`, nothing is begun any more, and what is on its way is not waited for.
+    If the caller sets `stop`, no further call starts, and running calls are not waited for.
     """
     todo = iter(enumerate(items))
     lock = threading.Lock()
@@ -35,7 +36,7 @@ def each(
             except BaseException as error:
                 done.put((index, None, error))
 
-    # Not a ThreadPoolExecutor: the interpreter waits for its threads at exit, and so for a stuck upload.
+    # Not a ThreadPoolExecutor: at exit, the interpreter would wait for its threads, and so for a stuck upload.
     for _ in range(min(at_a_time, len(items))):
         threading.Thread(target=run, name="azml_dist", daemon=True).start()
     try:
@@ -51,9 +52,26 @@ def each(
         raise
 
 
+class StopWithin(threading.Event):
+    """Set by itself, or with the `outer` event: one failed upload does not stop the other jobs."""
+
+    def __init__(self, outer: threading.Event) -> None:
+        super().__init__()
+        self._outer = outer
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._outer.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set() and (end is None or time.monotonic() < end):
+            super().wait(0.1 if end is None else max(0.0, min(0.1, end - time.monotonic())))
+        return self.is_set()
+
+
 def _take(done: queue.SimpleQueue[_Done[R]], stop: threading.Event) -> _Done[R]:
     while True:
         with suppress(queue.Empty):
-            return done.get(timeout=0.2)  # without it, Windows hears no Ctrl-C
+            return done.get(timeout=0.2)  # without a timeout, Ctrl-C does not work on Windows
         if stop.is_set():
             return -1, None, None

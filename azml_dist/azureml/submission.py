@@ -1,109 +1,145 @@
-"""What happens at submission: code uploaded once, environments looked up once, then one request for each job."""
+"""Submits jobs: uploads code once, looks up environments once, then sends one request for each job."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from azml_dist.azureml.arm import ATTEMPTS
 from azml_dist.azureml.code import code_id
-from azml_dist.azureml.command import to_command
 from azml_dist.azureml.environment import environment_id
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.existing import differences
 from azml_dist.azureml.git import asked_once
+from azml_dist.azureml.group import AzureGroup
 from azml_dist.azureml.inputs import with_uploaded_inputs
 from azml_dist.azureml.parallel import each
+from azml_dist.azureml.run import AzureRun, KnownHere
+from azml_dist.azureml.witness import Outcome, outcome_of, outcomes_of, same_name
 from azml_dist.azureml.workspace import Workspace
-from azml_dist.errors import JobError, SubmitError
-from azml_dist.inputs import refuse_open_inputs
+from azml_dist.errors import AuthError, JobError, SubmitError
 from azml_dist.job import Job
-from azml_dist.plan import LaunchPlan
-from azml_dist.runs import new_name, own_variables
+from azml_dist.model.given import own_variables, refuse_open_inputs
+from azml_dist.model.job import JobFields
+from azml_dist.plan.plan import LaunchPlan
+from azml_dist.plan.world import Service
+from azml_dist.runs.run import new_name
+from azml_dist.sdk.command import to_command
+from azml_dist.sdk.sweep import to_azure
 
 if TYPE_CHECKING:
-    from azml_dist.azureml.run import AzureRun
+    from azml_dist.plan.sweep import SweepPlan
     from azml_dist.sweep import Sweep
 
 R = TypeVar("R")
 
 AT_A_TIME = 8
-"""Jobs that are sent at the same time."""
-_LOOK_UPS = 16
-"""How often a job is asked for whose answer was lost; for a minute at most, as all that is tried again."""
+"""How many jobs to send at the same time."""
+LOOK_FOR = 60.0
+"""Seconds to look for a job after an unclear answer. One job appeared 20 s after a gateway's 504."""
+_LOOK_UPS = 20
+"""How many times to look in that time."""
+_GROWTH = 1.15
+"""The factor by which each pause is longer than the one before."""
+_A_LOOK = 10.0
+"""The timeout in seconds of one look."""
 _PATIENCE = 0.6
-"""Seconds that Ctrl-C waits for requests on their way, to know what they made."""
+"""Seconds that Ctrl-C waits for running requests, to know which jobs they created."""
 
 
 class _Order(NamedTuple):
     plan: LaunchPlan
     is_named: bool
-    """By the job itself: a run of that name may be there."""
+    """The job sets the name, so a run with that name may exist."""
     variables: dict[str, str]
-    """The caller's own variables. Not for printing."""
+    """The caller's own variables. Never print them."""
     sweep: Sweep | None = None
-    """Of which the plan is that of one trial."""
+    """The sweep; `plan` is that of one trial."""
 
     @property
     def name(self) -> str:
         return str(self.plan.job.name)
 
     @property
+    def whole_plan(self) -> LaunchPlan | SweepPlan:
+        return self.sweep.plan() if self.sweep else self.plan
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must not appear in a message."""
+        return tuple(filter(None, self.variables.values()))
+
+    def known(self, *, is_new: bool) -> KnownHere:
+        """What only whoever submitted it knows of the run."""
+        code = self.plan.job.local_code
+        return KnownHere(Path(code).resolve() if code else None, self.secrets, time.time() if is_new else None)
+
+    @property
     def request(self) -> dict[str, Any]:
-        """What is going to be sent, as far as that is known."""
+        """What will be sent, as far as it is known."""
         body: dict[str, Any] = (self.sweep.plan() if self.sweep else self.plan).request["properties"]
         return body
 
-    def as_azure(self, job: Job, *, environment: str, code: str) -> Any:
-        """What azure-ai-ml's client takes; `job` is the plan's, its data uploaded."""
+    def as_azure(self, job: JobFields, *, environment: str, code: str) -> Any:
+        """The object for azure-ai-ml's client; `job` is the plan's job after its data was uploaded."""
         if self.sweep:
-            from azml_dist.azureml.sweep import to_azure
-
             return to_azure(self.sweep.with_(job=job), environment=environment, code=code)
         return to_command(job, environment=environment, code=code)
 
 
-class Submission:
-    """One call of `submit`, of one job or of many."""
+Gate: TypeAlias = Callable[[Sequence["LaunchPlan | SweepPlan"], threading.Event], Sequence[SubmitError | None]]
+"""What looks at jobs before anything is uploaded: an error for each that is not to be submitted."""
 
-    def __init__(self, workspace: Workspace) -> None:
+
+class Submission:
+    """One call of `submit`, for one job or many."""
+
+    def __init__(self, workspace: Workspace, look_for: float = LOOK_FOR, service: Service | None = None) -> None:
         self._workspace = workspace
+        self._service = service
+        self._look_for_seconds = look_for
         self._stop = threading.Event()
         self._codes: _Once[str] = _Once()
         self._environments: _Once[str] = _Once()
         self._made: dict[str, bool | None] = {}
-        """Whether there is a job now, by name; None while its request is on its way."""
+        """By name: whether the job exists now; None while its request is running."""
 
-    def submit(self, jobs: Sequence[Job | Sweep]) -> list[AzureRun | SubmitError]:
-        """A run or an error for each job, in order."""
-        from azml_dist.azureml.run import AzureRun
-
+    def submit(self, jobs: Sequence[Job | Sweep], gate: Gate | None = None) -> list[AzureRun | SubmitError]:
+        """A run or an error for each job, in order. What the gate refuses is not begun."""
         orders = [_order(job) for job in jobs]
         _refuse_twins(orders)
         if not orders:
             return []
         with translated(f"submit job {orders[0].name}" if len(orders) == 1 else f"submit {len(orders)} jobs"):
-            # Before there are threads: importing azure-ai-ml in several of them ends in a deadlock, and a login that
-            # fails is said once.
+            # Before threads start: importing azure-ai-ml in several threads deadlocks, and a failed login is reported
+            # only once.
             _ = self._workspace.client
             self._workspace.arm.log_in()
         try:
-            with asked_once() if len(orders) > 1 else nullcontext():
-                found = dict(each(self._submit, orders, at_a_time=AT_A_TIME, stop=self._stop))
+            refused = gate([order.whole_plan for order in orders], self._stop) if gate else [None] * len(orders)
+            left = [i for i in range(len(orders)) if refused[i] is None]
+            with asked_once():
+                sent = each(self._submit, [orders[i] for i in left], at_a_time=AT_A_TIME, stop=self._stop)
+                found = {left[i]: error for i, error in sent}
         except BaseException:
             self._stop.set()
             self._take_back()
             raise
-        return [found[i] or AzureRun(self._workspace, order.name) for i, order in enumerate(orders)]
+        return [refused[i] or found[i] or self._run(order) for i, order in enumerate(orders)]
+
+    def _run(self, order: _Order) -> AzureRun:
+        known = order.known(is_new=bool(self._made.get(order.name)))
+        kind = AzureGroup if order.sweep else AzureRun
+        return kind(self._workspace, order.name, self._service, known)
 
     def _submit(self, order: _Order) -> SubmitError | None:
         job, name = order.plan.job, order.name
         try:
-            with translated(f"submit job {name}", self._workspace, tuple(filter(None, order.variables.values()))):
+            with translated(f"submit job {name}", self._workspace, order.secrets):
                 code = self._codes.get(job.code or "", lambda: self._code(order.plan))
                 environment = self._environments.get(repr(job.environment), lambda: self._environment(job))
                 if not (order.is_named and self._is_there(order, code)):
@@ -115,55 +151,116 @@ class Submission:
         return None
 
     def _send(self, order: _Order, command: Any) -> None:
-        """Exactly one job, or an error and none: a lost answer is found out by asking for the job."""
+        """Create exactly one job, or raise an error that says what is known about it.
+
+        Only clear answers from Azure count: yes, or no to everything that was sent. After any other answer, look for
+        the job, which may exist nevertheless.
+        """
         if self._stop.is_set():
             return
         self._made[order.name] = None
-        try:
-            # Validated already, by `Job` and its plan; azure-ai-ml's own takes two thirds of the time.
-            self._workspace.client.jobs.create_or_update(command, skip_validation=True)
-        except Exception as error:
-            if not (_may_have_been_heard(error) and self._was_made(order.name)):
-                self._made[order.name] = False
-                raise
+        failure: Exception | None = None
+        with outcomes_of(order.name) as outcomes:
+            try:
+                # `Job` and its plan have validated it already; azure-ai-ml's validation takes two thirds of the time.
+                made = self._workspace.client.jobs.create_or_update(command, skip_validation=True)
+                if not self._workspace.is_witnessed and same_name(made.name, order.name):
+                    outcomes.append(Outcome.DONE)
+            except Exception as error:
+                failure = error
+                if not self._workspace.is_witnessed:
+                    outcomes.append(outcome_of(error))
+        if not self._is_made(order, outcomes, failure):
+            self._made[order.name] = False
+            assert failure
+            raise failure
         self._made[order.name] = True
         if self._stop.is_set():
             self._cancel(order.name)
 
-    def _is_there(self, order: _Order, code: str) -> bool:
-        """Whether a run of the job's own name is there, and is this very job; says so."""
+    def _is_made(self, order: _Order, outcomes: Sequence[Outcome], failure: Exception | None) -> bool:
+        """Whether the job exists now; raises if that is unknown."""
+        if outcomes and outcomes[-1] is Outcome.DONE:
+            return True
+        if Outcome.UNKNOWN in outcomes or failure is None:
+            self._look_for(order, failure)
+            return True
+        # A gateway may have sent the same request twice, and return the second answer.
+        return _is_clash(failure) and self._is_there(order, self._codes.made(order.plan.job.code or ""), quiet=True)
+
+    def _look_for(self, order: _Order, failure: Exception | None) -> None:
+        """Return once the job exists. That it does not exist yet proves nothing."""
+        name, seconds = order.name, self._look_for_seconds
+        lost: Exception | None = None
+        began = time.monotonic()
+        for due in _looks(seconds):
+            elapsed = time.monotonic() - began
+            if elapsed > seconds + _A_LOOK or self._stop.wait(max(0.0, due - elapsed)):
+                break
+            try:
+                if self._find(name, attempts=1, timeout=_A_LOOK):
+                    return
+                lost = None
+            except Exception as error:
+                lost = error
+                if isinstance(error, AuthError) or getattr(error, "status_code", None) in (401, 403):
+                    break
+            if due == 0 and seconds:
+                _note(f"no clear answer about job {name}: looking for it, for up to {seconds:g} s")
+        if lost and self._cancel(name):
+            self._made[name] = False
+            raise SubmitError(
+                f"{self._why(order, failure)}; it was created, and has been cancelled", hint="submit it again"
+            ) from failure
+        raise SubmitError(
+            f"{self._why(order, failure)}; it is unknown whether the job was created: "
+            + ("Azure gives no clear answer" if lost else f"it did not appear within {seconds:g} s"),
+            hint=f"if it appears later, cancel it with `azml-dist cancel {name}`; you can safely submit again with "
+            f"`name: {name}`, which finds or creates this one job",
+        ) from failure
+
+    def _why(self, order: _Order, failure: Exception | None) -> str:
+        """How the request ended, in one line."""
+        what = f"submit job {order.name}"
+        try:
+            with translated(what, self._workspace, order.secrets):
+                if failure:
+                    raise failure
+        except SubmitError as error:
+            return error.problems[0].message
+        except Exception:  # azure-ai-ml failed on the answer
+            pass
+        return f"cannot {what}: the answer is not from Azure ML"
+
+    def _is_there(self, order: _Order, code: str, *, quiet: bool = False) -> bool:
+        """Whether a run with the job's own name exists and is the same job; says so."""
         found = self._find(order.name)
         if found is None:
             return False
         if changed := differences(order.request, found, code):
             raise SubmitError(
-                f"there is a run {order.name} already, whose {', '.join(changed)} differs",
-                hint="give the job another `name`, or none, and each run gets its own",
+                f"run {order.name} already exists, and differs in its {', '.join(changed)}",
+                hint="change the `name` of the job, or leave it out so that each run gets a new one",
             )
+        if quiet:
+            return True
         status = found.get("status", "there")
         _note(f"run {order.name} was submitted before and is {status}; nothing new was started")
         return True
 
-    def _was_made(self, name: str) -> bool:
-        """Whether there is a job of which no answer came. Where Azure does not say so, there is to be none."""
+    def _find(self, name: str, *, attempts: int = ATTEMPTS, timeout: float = 60) -> dict[str, Any] | None:
+        """The job's properties; None if the service says that there is no such job."""
+        arm = self._workspace.arm
         try:
-            return self._find(name, attempts=_LOOK_UPS) is not None
-        except Exception as error:
-            is_canceled = self._cancel(name)
-            if is_canceled is None:
-                return False
-            if is_canceled:
-                self._made[name] = False
-            raise _lost(name, is_canceled) from error
-
-    def _find(self, name: str, attempts: int = ATTEMPTS) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self._workspace.arm.call("GET", f"jobs/{name}", stop=self._stop, attempts=attempts)
+            found = arm.call("GET", f"jobs/{name}", stop=self._stop, attempts=attempts, timeout=timeout)
         except Exception as error:
             if _says_there_is_none(error):
                 return None
             raise
-        return dict(found["properties"])
+        properties = found.get("properties") if isinstance(found, dict) and same_name(found.get("name"), name) else None
+        if not isinstance(properties, dict):
+            raise SubmitError(f"the answer about job {name} is not from Azure ML")
+        return properties
 
     def _code(self, plan: LaunchPlan) -> str:
         if plan.code.root:
@@ -173,11 +270,11 @@ class Submission:
         is_named = colon and "/" not in reference
         return f"{self._workspace.arm_id}/codes/{name}/versions/{version}" if is_named else reference
 
-    def _environment(self, job: Job) -> str:
+    def _environment(self, job: JobFields) -> str:
         return environment_id(self._workspace, job.environment, self._stop)
 
     def _take_back(self) -> None:
-        """After Ctrl-C: no job stays, and those are named of which that is not known."""
+        """After Ctrl-C: cancel jobs that were created, and name those whose state is unknown."""
         end = time.monotonic() + _PATIENCE
         while None in self._made.values() and time.monotonic() < end:
             time.sleep(0.02)
@@ -185,12 +282,12 @@ class Submission:
         gone = {made[i]: ok for i, ok in each(self._cancel, made, at_a_time=AT_A_TIME, stop=threading.Event())}
         for name, is_made in self._made.items():
             if is_made and gone[name]:
-                _note(f"job {name} was made, and is canceled again")
+                _note(f"job {name} was created, and has been cancelled")
             elif is_made is not False:
-                _note(f"job {name} may have been made: `azml-dist cancel {name}` ends it")
+                _note(f"job {name} may have been created: cancel it with `azml-dist cancel {name}`")
 
     def _cancel(self, name: str) -> bool | None:
-        """Whether the job is canceled now; None if there is none, False if that is not known."""
+        """Whether the job has been cancelled; None if it does not exist, False if that is unknown."""
         timeout = 1 if self._stop.is_set() else 10
         try:
             self._workspace.arm.call("POST", f"jobs/{name}/cancel", stop=self._stop, timeout=timeout)
@@ -200,7 +297,7 @@ class Submission:
 
 
 class _Once(Generic[R]):
-    """What several jobs need is made by the first that asks; the others wait for it, or for its error."""
+    """Creates what several jobs need: the first that asks creates it, the others wait for it or its error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -222,14 +319,18 @@ class _Once(Generic[R]):
                     raise
             return self._made[key]
 
+    def made(self, key: str) -> R:
+        """What has been created so far."""
+        return self._made[key]
+
 
 def _order(what: Job | Sweep) -> _Order:
     job = what if isinstance(what, Job) else what.job
     if (job.compute or "").lower() == "local":
-        # azure-ai-ml would run it in Docker on this machine, with a record of it in the workspace.
+        # azure-ai-ml would run it in Docker on this machine and record it in the workspace.
         raise JobError(
             "the compute `local` is this machine",
-            hint='`azml-dist run`, or `submit(job, on="local")`; for Azure ML name a cluster: `--set compute=NAME`',
+            hint='use `azml-dist run` or `submit(job, on="local")`; for Azure ML, name a cluster: `--set compute=NAME`',
             where="compute",
         )
     refuse_open_inputs(job)
@@ -238,35 +339,29 @@ def _order(what: Job | Sweep) -> _Order:
     return _Order(named.plan(), job.name is not None, own_variables(job), sweep)
 
 
-def _lost(name: str, is_canceled: bool) -> SubmitError:
-    message = f"the answer about job {name} was lost, and Azure cannot be asked whether there is one now"
-    if is_canceled:
-        return SubmitError(f"{message}; it was made, and is canceled again", hint="submit it again")
-    hint = f"if it was made, `azml-dist cancel {name}` ends it; submitted again with this `name`, it is found or made"
-    return SubmitError(message, hint=hint)
-
-
 def _refuse_twins(orders: Sequence[_Order]) -> None:
     names = [order.name for order in orders]
     if twin := next((name for name in names if names.count(name) > 1), None):
         raise JobError(
-            f"two jobs of the list are named {twin}",
-            hint="give each its own `name`, or none, and each run gets its own",
+            f"two jobs in the list are named {twin}",
+            hint="give each its own `name`, or leave it out so that each run gets a new one",
             where="name",
         )
 
 
-def _may_have_been_heard(error: Exception) -> bool:
-    """Whether a request that failed may have done its work all the same."""
-    from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
+def _looks(seconds: float) -> Iterator[float]:
+    """When to look, in seconds from now: immediately, often at first, and a last time at the end."""
+    return (seconds * (_GROWTH**look - 1) / (_GROWTH**_LOOK_UPS - 1) for look in range(_LOOK_UPS + 1))
 
-    if isinstance(error, HttpResponseError) and error.status_code:
-        return bool(error.status_code >= 500 or error.status_code == 408)
-    return isinstance(error, ServiceRequestError | ServiceResponseError | HttpResponseError)
+
+def _is_clash(failure: Exception | None) -> bool:
+    """Whether the service says that a job with this name exists."""
+    status, text = getattr(failure, "status_code", None), str(failure)
+    return status == 409 or (status == 400 and ("JobPropertyImmutable" in text or "already exists" in text))
 
 
 def _says_there_is_none(error: Exception) -> bool:
-    """Whether an error is the answer that there is no such job; it may be the workspace that is not there."""
+    """Whether an error means that there is no such job, and not that the workspace does not exist."""
     return getattr(error, "status_code", None) == 404 and "MachineLearningServices/workspaces/" not in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Files into a blob container, many at a time: small ones by one request each, large ones by azure-storage-blob."""
+"""Uploads files to a blob container, many at a time: small ones with one request each, large ones in blocks."""
 
 from __future__ import annotations
 
@@ -7,40 +7,47 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import quote
 
 from azml_dist.azureml.arm import retrying, user_agent_policy
-from azml_dist.azureml.connections import transport
-from azml_dist.azureml.parallel import each
-from azml_dist.snapshot import CodeFile
+from azml_dist.azureml.connections import TIMEOUTS, transport
+from azml_dist.azureml.parallel import StopWithin, each
+from azml_dist.plan.snapshot import CodeFile
 
 AT_A_TIME = 32
 _WHOLE = 4 << 20
-"""Files up to this size are read whole."""
-_TIMEOUTS = {"connection_timeout": 10, "read_timeout": 60}
+"""Files up to this size are read at once."""
+
+
+class Sized(Protocol):
+    """A file of known size."""
+
+    @property
+    def size(self) -> int: ...
 
 
 class Upload(NamedTuple):
-    """What goes where."""
+    """Local files by their names in the container."""
 
     url: str
     """The container's address, with its SAS."""
     prefix: str
     files: Sequence[CodeFile]
     what: str
-    """A word for it, for people."""
+    """What is uploaded, for messages."""
     credential: Any = None
-    """For a container whose address has no SAS."""
+    """Used if the container's address has no SAS."""
 
 
 class StoppedError(Exception):
-    """The upload was asked to end."""
+    """The upload was stopped."""
 
 
 def upload(order: Upload, stop: threading.Event) -> None:
     """Upload all files; an error, Ctrl-C or `stop` ends it within a second."""
-    progress = Progress(order)
+    stop = StopWithin(stop)
+    progress = Progress(order.what, order.files)
     connections = transport(order.url, AT_A_TIME)
     container = container_of(order, connections)
     put_whole = _put_whole(container, connections)
@@ -69,11 +76,11 @@ def upload(order: Upload, stop: threading.Event) -> None:
 
 
 class Progress:
-    """Files and bytes so far, on one line of a terminal; nothing where there is none."""
+    """Files and bytes so far, on one line of a terminal; prints nothing if there is no terminal."""
 
-    def __init__(self, order: Upload) -> None:
-        self._what = order.what
-        self._files, self._bytes = len(order.files), sum(file.size for file in order.files)
+    def __init__(self, what: str, files: Sequence[Sized], verb: str = "uploading") -> None:
+        self._what = f"{verb} {what}"
+        self._files, self._bytes = len(files), sum(file.size for file in files)
         self._done_files = self._done_bytes = 0
         self._lock = threading.Lock()
         self._shown = 0.0
@@ -97,7 +104,7 @@ class Progress:
         self._shown = now
         files = f"{self._done_files:,} of {self._files:,} files"
         size = f"{self._done_bytes / 1e6:,.1f} of {self._bytes / 1e6:,.1f} MB"
-        sys.stderr.write(f"\ruploading {self._what}: {files}, {size}\x1b[K")
+        sys.stderr.write(f"\r{self._what}: {files}, {size}\x1b[K")
         sys.stderr.flush()
 
     def end(self) -> None:
@@ -107,7 +114,7 @@ class Progress:
 
 
 class _Counted:
-    """A file that counts what is read of it, and can be stopped."""
+    """A file that counts the bytes read from it, and can be stopped."""
 
     def __init__(self, stream: BinaryIO, stop: threading.Event, progress: Progress) -> None:
         self._stream, self._stop, self._progress = stream, stop, progress
@@ -118,7 +125,7 @@ class _Counted:
             raise StoppedError
         data = self._stream.read(size)
         end = self._stream.tell()
-        if end > self._furthest:  # a part that is sent again counts once
+        if end > self._furthest:  # count a part that is sent again only once
             self._progress.bytes_are_done(end - self._furthest)
             self._furthest = end
         return data
@@ -134,27 +141,28 @@ class _Counted:
 
 
 def container_of(order: Upload, connections: Any = None) -> Any:
-    """The client of the container that an upload goes to."""
+    """The client of the container to upload to."""
     from azure.storage.blob import ContainerClient, LinearRetry
 
     return ContainerClient.from_container_url(
         order.url,
         credential=order.credential,
         transport=connections,
-        # azure-storage-blob's own begins with a pause of 15 s. This one is for the blocks of large files; what it gives
-        # up, and 429, which it does not know, is left to `retrying`.
+        # azure-storage-blob's default starts with a pause of 15 s. This one is for the blocks of large files;
+        # `retrying` handles what it gives up on, and 429, which it does not retry.
         retry_policy=LinearRetry(backoff=0.4, retry_total=2, random_jitter_range=0),
         max_block_size=_WHOLE,
         max_single_put_size=2 * _WHOLE,
-        **_TIMEOUTS,
+        permit_redirects=False,  # azure-storage-blob would send the login to the target of a redirect
+        **TIMEOUTS,
     )
 
 
 def _put_whole(container: Any, connections: Any) -> Callable[[str, bytes], None]:
-    """What writes one small file into the container.
+    """A function that writes one small file to the container.
 
-    With a SAS, as code's containers always have, that is one request of the REST API (Put Blob), for which
-    azure-storage-blob takes 1.6 times the processor time: more than the network does, with many small files.
+    With a SAS, which containers of code always have, that is one request of the REST API (Put Blob).
+    azure-storage-blob takes 1.6 times the CPU time for it: for many small files, more time than the network takes.
     """
     from azure.core import PipelineClient
     from azure.core.exceptions import HttpResponseError
@@ -170,7 +178,7 @@ def _put_whole(container: Any, connections: Any) -> Callable[[str, bytes], None]
         url = f"{place}/{quote(name, safe='~/')}?{sas}"
         size = {"Content-Length": str(len(data))}
         request = HttpRequest("PUT", url, headers={**headers, **size}, content=data)
-        response = client.send_request(request, **_TIMEOUTS)
+        response = client.send_request(request, **TIMEOUTS)
         if response.status_code != 201:
             raise HttpResponseError(response=response)
 

@@ -1,47 +1,36 @@
-"""The command line: parses and prints. Data goes to stdout, all else to stderr; every command has `--json`."""
+"""The command line: parses and prints. Data goes to stdout, the rest to stderr; every command has `--json`."""
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from typing import NoReturn
 
-import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-from azml_dist.cli import editors, jobs, runs
-from azml_dist.cli.base import DONE, FAILED, INTERRUPTED, WRONG, cli
-from azml_dist.cli.output import complain, say
-from azml_dist.errors import DistError, RunFailed
+    from azml_dist.cli.base import cli as cli
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "WRONG", "cli", "main"]
-
-for command in (*jobs.COMMANDS, *runs.COMMANDS, *editors.COMMANDS):
-    cli.add_command(command)
+_OBJECTS = 50_000
+"""How many new objects start a garbage collection. Imports make many, and no garbage: looking for it takes 15 ms."""
 
 
 def main() -> NoReturn:
     """Entry point of `azml-dist`."""
+    gc.set_threshold(_OBJECTS)
     try:
-        code = cli.main(standalone_mode=False) or DONE
-        sys.stdout.flush()
-    except RunFailed as failure:
-        complain(failure)
-        code = FAILED
-    except DistError as error:
-        complain(error)
-        code = WRONG
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        say(f"error: {error.format_message()}")
-        say(f"hint: `{context.command_path if context else 'azml-dist'} --help` shows what can be written")
-        code = WRONG
-    except (KeyboardInterrupt, click.Abort):
-        say("interrupted")
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = DONE
-    gc.freeze()  # the interpreter would look through all that is left once more, which takes 20 ms
+        from azml_dist.cli.program import run  # imported without looking for garbage
+    except KeyboardInterrupt:  # Ctrl-C in the first 50 ms, before anything is there to answer it
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    code = run()
+    gc.freeze()  # a last garbage collection of everything would take 20 ms
     sys.exit(code)
+
+
+def __getattr__(name: str) -> object:
+    if name != "cli":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from azml_dist.cli.base import cli
+
+    return cli

@@ -1,1 +1,1 @@
-"""Runs on this machine: the world that Azure ML would start, started here."""
+"""Runs on this machine, with the same processes that Azure ML would start."""

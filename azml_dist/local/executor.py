@@ -1,75 +1,88 @@
-"""`Local`: the executor that runs a job on this machine, and `LocalRun`, the handle of such a run."""
+"""`Local`: the executor that runs a job on this machine."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
+import errno
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from azml_dist.as_job import as_job
 from azml_dist.errors import JobError, LaunchError
-from azml_dist.inputs import refuse_open_inputs, with_inputs
-from azml_dist.job import Job
+from azml_dist.latest import note_started
 from azml_dist.local import staging
-from azml_dist.local.attempts import SNAPSHOT
-from azml_dist.local.environment import base_environment, has_module
-from azml_dist.local.gpus import share, visible_gpus
-from azml_dist.local.hosts import check_apart, naming_hosts
-from azml_dist.local.mpirun import find_mpirun
-from azml_dist.local.places import places, usual_port
-from azml_dist.local.ports import Ports
-from azml_dist.local.ray_cluster import node_commands
+from azml_dist.local.launchers.hosts import check_apart
+from azml_dist.local.options import Launcher, Options, Setup
+from azml_dist.local.roots import remember_root
 from azml_dist.local.run import LocalRun
-from azml_dist.local.state import ProcessState, RunFolder, RunState
-from azml_dist.local.supervision import Supervision, memory_of, needs_no_quotes
-from azml_dist.parts import Ray
-from azml_dist.plan import SERVICE, LaunchPlan, Service
-from azml_dist.runs import new_name
+from azml_dist.local.runstart import start_run
+from azml_dist.local.state import RunFolder, RunState
+from azml_dist.local.supervision import Supervision
+from azml_dist.local.tools import HERE, Tools, tools_of
+from azml_dist.local.tracking.store import STORE
+from azml_dist.model.given import refuse_open_inputs, with_inputs
+from azml_dist.model.job import JobFields
+from azml_dist.plan.plan import LaunchPlan, plan_job
+from azml_dist.plan.world import Service
+from azml_dist.runs.notebook import renew_beside
+from azml_dist.runs.run import new_name
 
 if TYPE_CHECKING:
-    from azml_dist.local.group import GroupRun
+    from azure.ai.ml.entities import Command, PipelineJob
+    from azure.ai.ml.entities import Sweep as AzureSweep
+
+    from azml_dist.local.groups.run import GroupRun
     from azml_dist.pipeline import Pipeline
+    from azml_dist.runs.rerun import Rerun
     from azml_dist.sweep import Sweep
 
-Launcher = Literal["torchrun", "direct"]
-
-LAUNCHERS: dict[str | None, tuple[str, ...]] = {
-    None: ("direct", "torchrun"),
-    "PyTorch": ("torchrun", "direct"),
-    "TensorFlow": ("direct",),
-    "Mpi": ("mpirun",),
-    "Ray": ("ray",),
-}
-"""What can start the processes of each distribution here, the usual one first. None is a plain single process."""
-HERE = tuple(LAUNCHERS)
-"""The distributions that run here."""
+_R = TypeVar("_R", bound=LocalRun)
 
 
 class Local:
-    """Runs jobs on this machine, each emulated node with a working directory of its own.
+    """Runs jobs on this machine. Each emulated node has its own working directory.
 
     Args:
-        inputs: where the data of inputs is that only Azure ML can read, by name.
-        root: the folder in which each run gets its own; `AZML_DIST_ROOT`, or `~/.azml_dist/runs`, if not given.
-        launcher: `"torchrun"`, or `"direct"`: the same world without torchrun, started in milliseconds. Not given,
-            PyTorch jobs use torchrun where torch is installed.
-        timeout: seconds after which a run is canceled, in place of the job's own.
-        python: the Python whose torchrun is used, and which `python` means in the command; the one that runs this.
-        retries: how often a run whose processes fail is started again: under the same name, with fresh working
-            directories, and with what was written to its outputs.
-        preempt_after: seconds, from when all processes of the first attempt run, after which its nodes are taken away,
-            as those of low priority are on Azure ML: all are killed at once, and a further attempt begins.
-        hosts: `"apart"` gives each node a network of its own, as machines have: `localhost` is another on each
-            (Linux, as root). Not given, all nodes are this machine.
-        service: what Azure ML is taken to do where its documentation is silent.
-        grace: seconds between the request to end (SIGTERM) and the end (SIGKILL) of processes that are stopped.
+        inputs: local paths, by input name, for data that only Azure ML can read.
+        root: the folder in which each run gets its own folder; by default `AZML_DIST_ROOT` or `~/.azml_dist/runs`.
+        launcher: `"torchrun"`, or `"direct"`, which starts the same processes without torchrun in milliseconds. By
+            default, PyTorch jobs use torchrun if torch is installed.
+        timeout: seconds after which a run is cancelled; overrides the timeout of the job.
+        python: the Python that provides torchrun and that `python` runs in the command; by default the current one.
+        retries: how many times a failed run is restarted: under the same name, with fresh working directories, and
+            with what was written to its outputs.
+        preempt_after: simulate a spot eviction this many seconds after all processes of the first attempt have
+            started: all processes are killed at once, and another attempt begins.
+        faults: faults to inject, such as `"kill:rank=2@step=3"`; see `docs/rehearse.md`.
+        fault_seed: the seed of the random choices in faults, such as `rank=any`: the same seed, the same faults.
+        step_pattern: a regular expression for log lines that contain the step, with its number as a group.
+        against: the name of a run without faults to compare the final metrics with.
+        hosts: `"apart"` gives each node its own network, so that `localhost` differs from node to node (Linux, as
+            root). By default, all nodes are this machine.
+        image: whether each node is a container of the job's image, started with podman or docker. Experimental: never
+            run by its authors.
+        packages: `job` runs the job in a virtual environment with the packages that its environment lists, made by uv
+            or pip the first time; by default, `here`, it runs with those of `python`.
+        keep_pythonpath: pass on your `PYTHONPATH`, `PYTHONHOME` and the like, which do not exist on Azure ML.
+        stall_after: seconds without output or progress of any rank, after which a note says which rank keeps the
+            others waiting, and where; 0 for never.
+        stall_timeout: seconds of such a stall after which the run is ended, with a verdict of the kind `hang`.
+        debug_rank: this rank waits under debugpy until your editor attaches; the run's notes say how. Nothing is noted
+            about the others, which wait for it.
+        pdb: the first rank that fails opens pdb at your terminal, while the others wait.
+        services: start the job's services of the type `tensor_board`, for as long as the run.
+        watch: whether to watch the run for stalls. With False, azml_dist adds nothing to its `PYTHONPATH`.
+        service: what Azure ML is assumed to do where its documentation does not say; by default what a probe of the
+            configured workspace found out, and our own assumptions for the rest.
+        grace: seconds between SIGTERM and SIGKILL when processes are stopped.
+        detach: let runs outlive this process: a closed terminal, a kernel that restarts. `azml_dist.run(NAME)` finds
+            them again, and `run.cancel()` ends them.
     """
 
     def __init__(
@@ -82,300 +95,234 @@ class Local:
         python: str | None = None,
         retries: int = 0,
         preempt_after: float | None = None,
+        faults: Sequence[str] = (),
+        fault_seed: int = 0,
+        step_pattern: str | None = None,
+        against: str | None = None,
         hosts: Literal["apart"] | None = None,
-        service: Service = SERVICE,
+        keep_pythonpath: bool = False,
+        packages: Literal["here", "job"] = "here",
+        image: bool = False,
+        stall_after: float = 60.0,
+        stall_timeout: float | None = None,
+        debug_rank: int | None = None,
+        pdb: bool = False,
+        services: bool = False,
+        watch: bool = True,
+        service: Service | None = None,
         grace: float = 3.0,
+        detach: bool = False,
     ) -> None:
-        for name, seconds in (("timeout of", timeout), ("preemption after", preempt_after)):
-            if seconds is not None and not seconds > 0:
-                raise JobError(f"a {name} {seconds:g} s is none", hint="write a number of seconds above 0")
-        if retries < 0:
-            raise JobError(f"{retries} further attempts are none", hint="write how often a run may begin again")
-        found = shutil.which(python or sys.executable)
-        if not found:
-            raise LaunchError(f"there is no Python at {python}", hint="give the path of the interpreter itself")
-        self._inputs = dict(inputs or {})
-        self._root = Path(root) if root else default_root()
-        self._launcher = launcher
-        self._timeout = timeout
-        self._retries = retries
-        self._preempt_after = preempt_after
-        self._python = found
-        self._apart = hosts == "apart"
-        self._service = service
-        self._grace = grace
-        self._parent: str | None = None
+        options = Options(
+            inputs=dict(inputs or {}),
+            root=root,
+            launcher=launcher,
+            timeout=timeout,
+            python=python,
+            retries=retries,
+            preempt_after=preempt_after,
+            faults=faults,
+            fault_seed=fault_seed,
+            step_pattern=step_pattern,
+            against=against,
+            hosts=hosts,
+            keep_pythonpath=keep_pythonpath,
+            packages=packages,
+            image=image,
+            stall_after=stall_after,
+            stall_timeout=stall_timeout,
+            debug_rank=debug_rank,
+            pdb=pdb,
+            services=services,
+            watch=watch,
+            service=service,
+            grace=grace,
+            detach=detach,
+        )
+        self._setup = Setup.of(options)
 
     @overload
-    def submit(self, job: Job, *, supervision: Supervision | None = None) -> LocalRun: ...
+    def submit(
+        self,
+        job: JobFields | Command,
+        *,
+        supervision: Supervision | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> LocalRun: ...
     @overload
     def submit(
-        self, job: Sweep | Pipeline, *, supervision: Supervision | None = None, at_a_time: int = 1
+        self,
+        job: Sweep | Pipeline | AzureSweep | PipelineJob,
+        *,
+        supervision: Supervision | None = None,
+        at_a_time: int = 1,
     ) -> GroupRun: ...
     def submit(
-        self, job: Job | Sweep | Pipeline, *, supervision: Supervision | None = None, at_a_time: int = 1
+        self,
+        job: Any,
+        *,
+        supervision: Supervision | None = None,
+        at_a_time: int = 1,
+        tell: Callable[[str], None] | None = None,
     ) -> LocalRun:
-        """Start the job here and return its run, which goes on while this process lives.
+        """Start the job and return its run, which ends with this process at the latest, unless it is detached.
 
-        A sweep runs its trials one after another, or `at_a_time`; a pipeline its steps, each after those it needs.
-        `supervision` is a supervisor that was started ahead. Raises `JobError` for inputs that are not here,
-        `LaunchError` where the run cannot be started.
+        `job` may also be what azure-ai-ml's `command(...)`, `.sweep(...)`, pipelines and `load_job(...)` return.
+
+        The trials of a sweep run one after another, or `at_a_time` in parallel; a step of a pipeline starts when the
+        steps that it needs have finished. `supervision` is a supervisor that was started ahead; `tell` gets what is
+        being prepared, in words. Raises `JobError` if an input is not on this machine, and `LaunchError` if the run
+        cannot be started.
         """
-        if not isinstance(job, Job):
-            from azml_dist.local.group import start
-
-            return start(job, self, at_a_time, supervision)
         try:
+            job = as_job(job)
+            if not isinstance(job, JobFields):
+                return self._noted(self._start_group(job, at_a_time, supervision))
             plan = self.plan(job)
-            launcher = self._launcher_of(plan)
-            supervision = supervision or Supervision(self._python if launcher == "torchrun" else None)
-            folder = self.make_folder(plan.job)
-            try:
-                return self._start(plan, launcher, folder, supervision)
-            except BaseException as error:
-                shutil.rmtree(folder.path, ignore_errors=True)
-                if isinstance(error, OSError):
-                    raise _cannot_write(folder.path, error) from error
-                raise
+            tools = tools_of(self._setup, plan, tell)
+            if supervision and self._setup.options.packages == "job":
+                supervision.end()  # it was started without the Python of these packages
+                supervision = None
+            supervision = supervision or Supervision(
+                tools.python if tools.launcher == "torchrun" else None,
+                keep_pythonpath=self._setup.options.keep_pythonpath,
+            )
+            return self._start(plan, tools, supervision, tell)
         except BaseException:
             if supervision:
                 supervision.end()
             raise
 
-    def member_of(self, parent: str) -> Local:
-        """The executor of the runs that a run here consists of: what was said about the whole is not said of each."""
+    def _start(
+        self, plan: LaunchPlan, tools: Tools, supervision: Supervision, tell: Callable[[str], None] | None
+    ) -> LocalRun:
+        folder, lock = self.make_folder(plan.job)
+        try:
+            return self._noted(start_run(self._setup, tools, plan, folder, lock, supervision, tell))
+        except BaseException as error:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _refused(folder.path, error) from error
+            raise
+        finally:
+            os.close(lock)
+
+    def again(self, rerun: Rerun) -> Local:
+        """The executor for a run that repeats another one: `again(rerun).submit(rerun.job)`."""
+        return self._with(self._setup._replace(rerun=rerun))
+
+    def _with(self, setup: Setup) -> Local:
+        """The same executor with another setup."""
         executor = copy.copy(self)
-        executor._parent, executor._inputs, executor._timeout = parent, {}, None
+        executor._setup = setup
         return executor
+
+    def _noted(self, run: _R) -> _R:
+        """The same run, remembered as the one that was started last; of a group, that is the group."""
+        if self._setup.parent is None:
+            note_started(run.name, root=str(run.folder.parent))
+        return run
+
+    def _start_group(self, job: Sweep | Pipeline, at_a_time: int, supervision: Supervision | None) -> GroupRun:
+        from azml_dist.local.groups import detached
+
+        self._setup.rehearsal.refuse_groups()
+        if not self._setup.options.detach:
+            return detached.start(job, self, at_a_time, supervision)
+        if supervision:
+            supervision.end()
+        # Its members end with the process that starts them.
+        options = self._setup.options._replace(detach=False)
+        return detached.start_detached(job, self._with(self._setup._replace(options=options)), at_a_time)
+
+    def announce(self, results: Sequence[LocalRun]) -> None:
+        """Show a new run in a notebook, and renew that until it ends."""
+        for run in results if len(results) == 1 else ():
+            if table := run._shown_live():
+                renew_beside(table, lambda run=run: run.status.is_final)  # type: ignore[misc]
+
+    def member_of(self, parent: str) -> Local:
+        """The executor for the members of a sweep or pipeline, which do not repeat the findings about the whole."""
+        options = self._setup.options._replace(inputs={}, timeout=None)
+        return self._with(self._setup._replace(options=options, parent=parent))
 
     @property
     def timeout(self) -> float | None:
-        """Seconds after which a run is canceled."""
-        return self._timeout
+        """Seconds after which a run is cancelled."""
+        return self._setup.options.timeout
 
     @property
     def inputs(self) -> Mapping[str, str | os.PathLike[str]]:
-        """Where the data of inputs is."""
-        return self._inputs
+        """Local paths of inputs."""
+        return self._setup.options.inputs
 
-    def plan(self, job: Job) -> LaunchPlan:
-        """The plan of a job that can run here; raises where it cannot."""
+    def plan(self, job: JobFields) -> LaunchPlan:
+        """The plan of the job; raises if it cannot run on this machine."""
         if sys.platform == "win32":
-            raise LaunchError("jobs do not run on Windows itself", hint="run this inside WSL, where they do")
-        if job.code and not job.code_folder:
+            raise LaunchError("local runs are not supported on Windows", hint="run this inside WSL")
+        if job.code and not job.local_code:
             raise JobError(
-                f"{job.code} is a code asset in Azure ML, and not on this machine",
-                hint="run it here from its folder: `--set code=PATH`",
+                f"{job.code} is a code asset in Azure ML, not a folder on this machine",
+                hint="name the local folder of the code: `--set code=PATH`",
                 where="code",
             )
-        if self._apart:
+        if self._setup.is_apart:
             check_apart()
-        job = with_inputs(job, self._inputs)
+        job = with_inputs(job, self.inputs)
         refuse_open_inputs(job)
         staging.refuse_remote_inputs(job)
-        plan = replace(job.plan(), service=self._service)
+        plan = plan_job(job)
+        service = self._setup.options.service
+        plan = replace(plan, service=service) if service else plan
         if plan.world.distribution not in HERE:
             raise LaunchError(
-                f"{plan.world.distribution} jobs do not run here yet; they can be planned",
-                hint="PyTorch, MPI, TensorFlow, Ray and single-process jobs run here",
+                f"{plan.world.distribution} jobs cannot run locally yet; they can be planned",
+                hint="PyTorch, MPI, TensorFlow, Ray and single-process jobs run locally",
             )
         if plan.world.distribution == "TensorFlow" and "TF_CONFIG" in os.environ:
             raise LaunchError(
-                "TF_CONFIG is set in your environment: this shell belongs to some other TensorFlow run",
-                hint="`unset TF_CONFIG`; each task of this run gets its own",
+                "TF_CONFIG is set in your environment, probably by another TensorFlow run",
+                hint="`unset TF_CONFIG`: each task of this run gets its own",
             )
         return plan
 
-    def _launcher_of(self, plan: LaunchPlan) -> str:
-        usual, *others = LAUNCHERS[plan.world.distribution]
-        if usual == "ray":
-            assert isinstance(plan.job.distribution, Ray)
-            if plan.job.distribution.address:
-                return "direct"
-            self._check_ray(plan.job.distribution)
-        if self._launcher and self._launcher not in (usual, *others):
-            raise LaunchError(
-                f"{self._launcher} does not start {plan.world.distribution} jobs", hint="leave the launcher out"
-            )
-        return self._launcher or usual
-
-    def _check_ray(self, ray: Ray) -> None:
-        if not has_module(self._python, "ray"):
-            raise LaunchError(
-                f"{self._python} has no ray, which starts the cluster of a Ray job",
-                hint="`pip install 'azml-dist[ray]'`, or give the `address` of a cluster that is there",
-            )
-        if ray.include_dashboard and not has_module(self._python, "aiohttp_cors"):
-            raise LaunchError(
-                f"the job has `include_dashboard`, and the ray of {self._python} came without its dashboard",
-                hint="`pip install 'ray[default]'`, or leave `include_dashboard` out",
-            )
-
-    def _start(self, plan: LaunchPlan, launcher: str, folder: RunFolder, supervision: Supervision) -> LocalRun:
-        lock = folder.lock()
-        ports = Ports(apart=self._apart)
-        temp = Path(supervision.temp)
+    def make_folder(self, job: JobFields) -> tuple[RunFolder, int]:
+        """A folder for a run of the job, and the lock that shows that the run is alive."""
         try:
-            path = _without_blanks(folder.path, temp)
-            attempts = 1 + self._retries + (self._preempt_after is not None)
-            found = places(plan, path, temp, ports, attempts, apart=self._apart)
-            plans = [plan.at(replace(place, root_run_id=self._parent or "")) for place in found]
-            state = _first_state(plans[0], folder)
-            state.parent = self._parent
-            folder.write(state)
-            for working_dir in plans[0].place.working_dirs:
-                staging.stage_code(plan.code, Path(working_dir))
-            if attempts > 1:
-                staging.stage_code(plan.code, path / SNAPSHOT)
-            for name in ("user_logs", "system_logs"):
-                (folder.path / name).mkdir()
-            folder.reserve()
-            (folder.path / "plan.json").write_text(json.dumps(_unsecret(plans[0]).to_dict(), indent=1))
-            spec = self._specification(plans[0], folder, state, supervision.temp) | {"launcher": launcher}
-            spec["attempts"] = [self._attempt(one, spec, ports) for one in plans]
-            state.launcher = launcher
-            folder.write(state)
-            supervision.hand_over(spec, [lock, *ports.held])
-            return LocalRun(folder, supervision)
-        finally:
-            ports.close()
-            os.close(lock)
-
-    def make_folder(self, job: Job) -> RunFolder:
-        """An empty folder for a run of that job."""
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            remember_root(self._root)
-            root = self._root.resolve()
+            self._setup.root.mkdir(parents=True, exist_ok=True)
+            remember_root(self._setup.root)
+            root = self._setup.root.resolve()
+            (root / STORE).mkdir(exist_ok=True)  # before the run takes this name
             while True:
                 name = job.name or new_name(job)
+                state = RunState(name, str(root / name), display_name=job.display_name, created_at=time.time())
+                state.file, state.script = job.file and os.path.abspath(job.file), job.script
                 try:
-                    (root / name).mkdir()
+                    return RunFolder.make(root, state)
                 except FileExistsError:
                     if job.name:
                         raise JobError(
-                            f"a run named {name} is in {root} already",
-                            hint="give the job another `name`, or none, and each run gets its own",
+                            f"a run named {name} already exists in {root}",
+                            hint="change the `name` of the job, or leave it out so that each run gets a new one",
                             where="name",
                         ) from None
-                else:
-                    return RunFolder(root / name)
         except OSError as error:
-            raise _cannot_write(self._root, error) from error
-
-    def _specification(self, plan: LaunchPlan, folder: RunFolder, state: RunState, temp: str) -> dict[str, Any]:
-        """All that the supervisor needs to know, values of the caller's own variables included: it is never written."""
-        world = plan.world
-        base = base_environment(self._python, temp)
-        bash = shutil.which("bash", path=base.get("PATH"))
-        if bash is None:
-            raise LaunchError("bash is not installed; Azure ML runs commands with it", hint="install bash")
-        mpi = find_mpirun(self._python, base["PATH"]) if world.distribution == "Mpi" else None
-        state.launcher_version = str(mpi) if mpi else None
-        slices, finding = share(visible_gpus(base), world.node_count, world.process_count_per_node)
-        state.findings += [finding] if finding else []
-        return {
-            "folder": str(folder.path),
-            "temp": temp,
-            "memory": memory_of(temp),
-            "launcher_is_chosen": self._launcher is not None,
-            "python": self._python,
-            "argv": [bash, "-c", plan.command],
-            "base_env": base,
-            "node_count": world.node_count,
-            "process_count": world.process_count_per_node,
-            "apart": self._apart,
-            "hosts": list(plan.place.addresses),
-            "mpirun": mpi,
-            "naming_hosts": naming_hosts() if mpi and world.node_count > 1 and not self._apart else None,
-            "slices": slices,
-            "staged": staging.stamps(plan.code),
-            "timeout": self._timeout or plan.job.timeout,
-            "retries": self._retries,
-            "preempt_after": self._preempt_after,
-            "grace": self._grace,
-        }
-
-    def _attempt(self, plan: LaunchPlan, spec: dict[str, Any], ports: Ports) -> dict[str, Any]:
-        """What each attempt of a run has of its own."""
-        attempt: dict[str, Any] = {
-            "nodes": list(plan.place.working_dirs),
-            "contexts": [
-                {
-                    "rank": process.rank,
-                    "node_rank": process.node_rank,
-                    "local_rank": process.local_rank,
-                    "env": {
-                        "PWD": plan.place.working_dir(process.node_rank),
-                        "MLFLOW_ALLOW_FILE_STORE": "true",
-                        **process.env,
-                        **spec["slices"][process.node_rank],
-                    },
-                }
-                for process in plan.processes
-            ],
-            "launcher_port": ports.take(),
-            "port_in_use": None if plan.place.master_port == str(usual_port(plan)) else usual_port(plan),
-        }
-        if isinstance(ray := plan.job.distribution, Ray) and spec["launcher"] == "ray":
-            attempt["ray"] = node_commands(ray, self._python, plan.place, ports)
-        return attempt
-
-
-def default_root() -> Path:
-    """Where runs go if nobody says otherwise."""
-    return Path(os.environ.get("AZML_DIST_ROOT") or Path.home() / ".azml_dist" / "runs")
-
-
-def remember_root(root: Path) -> None:
-    """Note a folder of runs, so that `azml-dist status NAME` finds them from anywhere."""
-    with contextlib.suppress(OSError):
-        file = _roots_file()
-        if str(root.resolve()) not in known_roots():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "a") as roots:
-                roots.write(f"{root.resolve()}\n")
-
-
-def known_roots() -> list[str]:
-    """Every folder that runs were put into, the default one first."""
-    try:
-        noted = _roots_file().read_text().splitlines()
-    except OSError:
-        noted = []
-    return list(dict.fromkeys([str(default_root()), *noted]))
-
-
-def _roots_file() -> Path:
-    return Path.home() / ".azml_dist" / "roots"
-
-
-def _first_state(plan: LaunchPlan, folder: RunFolder) -> RunState:
-    return RunState(
-        name=folder.path.name,
-        folder=str(folder.path),
-        processes=[
-            ProcessState(p.rank, p.node_rank, p.local_rank, p.log, p.role, p.role in plan.service.serving_roles)
-            for p in plan.processes
-        ],
-        world=plan.world._asdict(),
-        display_name=plan.job.display_name,
-        created_at=time.time(),
-    )
-
-
-def _unsecret(plan: LaunchPlan) -> LaunchPlan:
-    return plan.at(replace(plan.place, own_variables={}))
-
-
-def _without_blanks(folder: Path, temp: Path) -> Path:
-    """The run's folder under a path that needs no quotes in a command: its own, or a link to it."""
-    if needs_no_quotes(str(folder)):
-        return folder
-    link = temp / folder.name
-    link.symlink_to(folder)
-    return link
+            raise _cannot_write(self._setup.root, error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> LaunchError:
     return LaunchError(f"cannot write {path}: {error.strerror}", hint="choose another folder with `--root`")
+
+
+def _refused(folder: Path, error: OSError) -> LaunchError:
+    """The error for a system call that failed while a run was prepared."""
+    # A copy that runs out of space names both files.
+    about = str(error.filename2 or error.filename or "")
+    if error.errno in _OF_THE_DISK or about.startswith(str(folder)):
+        return _cannot_write(folder, error)
+    if about:
+        return LaunchError(f"cannot use {about}: {error.strerror}", hint="check that it exists, and its permissions")
+    return LaunchError(f"the run cannot start: {error.strerror}", hint="check the limits with `ulimit -a`")
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -1,97 +1,144 @@
-"""Ports for a run's rendezvous that no other run on this machine takes, and that are free to listen on."""
+"""Reserves free ports for a run, which no other run on this machine takes."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+import stat
+import sys
+from collections.abc import Callable, Iterator
 
 from azml_dist.errors import LaunchError
 
 AZURE_MASTER_PORT = 6105
-"""What Azure ML puts into `MASTER_PORT` ("Distributed GPU training guide"): taken here too, if it is free."""
+"""Azure ML's `MASTER_PORT` ("Distributed GPU training guide"); local runs use it too, if it is free."""
 MPI_PORT_OF_ONE_NODE = 54965
-"""What DeepSpeed and others take in MPI jobs of one node, for which Azure ML names none (`deepspeed/comm/comm.py`)."""
+"""The port that DeepSpeed and others use in one-node MPI jobs, where Azure ML sets none (`deepspeed/comm/comm.py`)."""
 
-# Below the range from which Linux and macOS give ports to outgoing connections.
+# Below the range that Linux and macOS use for outgoing connections.
 _RANGE = range(20000, 32000)
 
 
 class Ports:
-    """Keeps ports from other runs while it is open. The ports themselves stay unbound: the run is to listen there.
+    """Reserves ports while it is open. The ports themselves stay unbound, so that the run can listen on them.
 
-    A port that is bound here would be lost to a rank that listens without `SO_REUSEADDR`, so a file lock marks it
-    instead; it goes with this process, however that ends.
+    If a port were bound here, a rank that listens without `SO_REUSEADDR` could not use it. So a mark reserves it, which
+    disappears with this process, however that ends. All runs on a machine look for marks in the same place, whatever
+    their environment says.
     """
 
-    def __init__(self, *, apart: bool = False) -> None:
-        """`apart` where the run's nodes have networks of their own, in which nobody else takes a port."""
+    def __init__(self, *, apart: bool = False, mark: Callable[[int], int | None] | None = None) -> None:
+        """`apart` if the run's nodes have their own networks, in which no other process takes a port."""
         self._apart = apart
+        self._mark = mark or (_name if sys.platform == "linux" else _lock_of_mine)
         self._taken: set[int] = set()
-        self._locks: list[int] = []
-        self._folder = Path(tempfile.gettempdir()) / "azml-dist-ports"
-        with contextlib.suppress(FileExistsError):
-            self._folder.mkdir()
-            self._folder.chmod(0o1777)
+        self._marks: list[int] = []
 
     def take(self, *preferred: int) -> int:
-        """A port that is free now, and stays ours; `preferred` ones first."""
+        """Reserve a free port, a `preferred` one if possible."""
         if self._apart:
             port = next(port for port in self._candidates(preferred) if port not in self._taken)
             self._taken.add(port)
             return port
-        for port in self._candidates(preferred):
-            if self._lock(port):
-                if _is_free(port):
-                    return port
-                os.close(self._locks.pop())
-        raise OSError(errno.EADDRINUSE, f"no port from {_RANGE[0]} to {_RANGE[-1]} is free")
+        if found := next(filter(self._keep, self._candidates(preferred)), None):
+            return found
+        # All marks are taken: better an unreserved port than no run.
+        with socket.create_server(("", 0)) as free:
+            return int(free.getsockname()[1])
 
     def take_exactly(self, port: int, user: str) -> int:
-        """That port, which a job gives to a user of it; `LaunchError` where it is not to be had."""
+        """Reserve a port that the job itself names for `user`; raises `LaunchError` if it is in use."""
         if self._apart:
             return self.take(port)
-        if self._lock(port):
-            if _is_free(port):
-                return port
-            os.close(self._locks.pop())
+        if self._keep(port):
+            return port
         raise LaunchError(
-            f"port {port}, which the job gives {user}, is in use on this machine",
-            hint="end what listens there, or leave the port out of the job: then any free one is taken here",
+            f"port {port}, which the job sets for {user}, is in use on this machine",
+            hint="stop the program that listens there, or leave the port out of the job to use any free one",
         )
 
     @property
     def held(self) -> list[int]:
-        """The file descriptors that hold the locks, for the process that is to keep them."""
-        return self._locks
+        """The file descriptors of the marks, for the process that keeps them."""
+        return self._marks
 
     def close(self) -> None:
-        while self._locks:
-            os.close(self._locks.pop())
+        while self._marks:
+            os.close(self._marks.pop())
 
     def _candidates(self, preferred: tuple[int, ...]) -> Iterator[int]:
         yield from preferred
         start = int.from_bytes(os.urandom(4), "little") % len(_RANGE)
         yield from (_RANGE[(start + i) % len(_RANGE)] for i in range(len(_RANGE)))
 
-    def _lock(self, port: int) -> bool:
-        import fcntl  # not on Windows, where there are no local runs
-
-        try:
-            fd = os.open(self._folder / str(port), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError:
-            return False  # another user's
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
+    def _keep(self, port: int) -> bool:
+        """Mark a port as reserved; False if another run has it."""
+        if (mark := self._mark(port)) is None:
             return False
-        self._locks.append(fd)
+        if not _is_free(port):
+            os.close(mark)
+            return False
+        self._marks.append(mark)
         return True
+
+
+def _name(port: int) -> int | None:
+    """A socket with an abstract name for the port, or None if another run has it.
+
+    An abstract name is in no folder, so no other user can put something in its place, and it disappears with the last
+    process that has the socket. Like ports, each network namespace has its own names.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mark:
+        try:
+            mark.bind(f"\0azml-dist-port-{port}")
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return None
+            raise
+        return mark.detach()
+
+
+def _lock_of_mine(port: int) -> int | None:
+    return lock_in(_own_folder(), port)
+
+
+def lock_in(folder: str, port: int) -> int | None:
+    """A locked file in a folder that only this user can write to; None if another run has it.
+
+    For systems without abstract names (macOS). Other users' runs have their own folders, so a port that they have
+    reserved is noticed only once it is bound.
+    """
+    import fcntl  # not available on Windows, which has no local runs
+
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise LaunchError(
+            f"cannot reserve ports in {folder}: it is not a folder, or other users can write to it",
+            hint=f"check its owner with `ls -ld {folder}`, and remove it",
+        )
+    # O_NOFOLLOW and O_NONBLOCK, so that a link is not written through and a pipe does not block.
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(os.path.join(folder, str(port)), flags, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+_DARWIN_USER_TEMP_DIR = 65537
+
+
+def _own_folder() -> str:
+    """The folder that macOS reserves for this user, whatever the environment says."""
+    parent = os.confstr(_DARWIN_USER_TEMP_DIR) if sys.platform == "darwin" else None
+    return os.path.join(parent or f"/tmp/azml-dist-{os.geteuid()}", "azml-dist-ports")
 
 
 def _is_free(port: int) -> bool:
@@ -99,7 +146,7 @@ def _is_free(port: int) -> bool:
 
 
 def _can_bind(family: int, host: str, port: int) -> bool:
-    """Whether nobody has the port; a machine without IPv6 has nobody there."""
+    """Whether nothing listens on the port, over IPv4 or IPv6 (if the machine has it)."""
     try:
         with socket.socket(family) as probe:
             if family == socket.AF_INET6:

@@ -1,101 +1,119 @@
-"""Starting the process that owns a run, and handing the run over to it."""
+"""Starts the process that owns a run, and hands the run over to it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-_FDS_AT_ONCE = 200
-"""Linux takes 253 in one message."""
+from azml_dist.errors import LaunchError
+from azml_dist.local.environment import handed_on
+from azml_dist.local.handover import GUARD_LOG, remove_temp, send
+from azml_dist.local.launchers.starting import hint_of, last_error
+
+if TYPE_CHECKING:
+    from azml_dist.local.spec import WholeSpec
 
 
 class Supervision:
-    """A supervisor that waits for its run. Started early, it imports torch while the job is still being read."""
+    """A supervisor that waits for its run. If started early, it imports torch while the job is still being read."""
 
-    def __init__(self, torchrun_python: str | None = None) -> None:
-        """Start one; with the Python of a torchrun that is going to be needed, if it is known."""
+    def __init__(self, torchrun_python: str | None = None, *, keep_pythonpath: bool = False) -> None:
+        """Start a supervisor; `python` has the torchrun that the run will need, if that is already known.
+
+        Raises `LaunchError` if the process cannot be started.
+        """
         self.temp = _make_temp()
         ours, theirs = socket.socketpair()
         package = str(Path(__file__).resolve().parent.parent.parent)
-        main = "from azml_dist.local.guard import guard_supervisor; guard_supervisor()"
-        code = f"import sys; sys.path.insert(0, {package!r}); {main}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", code, self.temp, torchrun_python or ""],
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,
-        )
-        theirs.close()
+        main = "from azml_dist.local.supervisor.guard import guard_supervisor; guard_supervisor()"
+        code = f"import gc, sys; gc.disable(); sys.path.insert(0, {package!r}); {main}"
+        self._log = os.path.join(self.temp, GUARD_LOG)
+        try:
+            with open(self._log, "wb") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", code, self.temp, torchrun_python or ""],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    cwd="/",
+                    env=handed_on(keep_pythonpath=keep_pythonpath),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            remove_temp(self.temp)
+            raise LaunchError(
+                f"the supervisor of the run could not be started: {error.strerror}",
+                hint=hint_of(error.errno, [], dict(os.environ)),
+            ) from error
+        finally:
+            theirs.close()
         self._socket = ours
 
-    def hand_over(self, spec: dict[str, Any], fds: list[int]) -> None:
-        """Start the run. The descriptors are kept open for as long as it goes on."""
-        send(self._socket, json.dumps(spec).encode(), fds)
+    def hand_over(self, spec: WholeSpec, fds: list[int]) -> None:
+        """Start the run. The descriptors stay open until it ends."""
+        try:
+            send(self._socket, json.dumps(spec).encode(), fds)
+        except ConnectionError as error:
+            raise LaunchError(
+                f"the supervisor of the run ended before it started{last_error(self._log)}",
+                hint="check `ulimit -a`, and the pids limit of a container" if last_error(self._log) else None,
+            ) from error
 
     def end(self) -> None:
-        """Wait until the supervisor has ended: by itself after its run, or now, if it was given none."""
+        """Wait until the supervisor ends: after its run, or immediately if it has none."""
         self._socket.close()
         self.process.wait()
         remove_temp(self.temp)
 
-
-def send(connection: socket.socket, payload: bytes, fds: list[int]) -> None:
-    """Send a message and descriptors that the receiver is to have too."""
-    header = len(payload).to_bytes(8, "little") + len(fds).to_bytes(8, "little")
-    socket.send_fds(connection, [header], fds[:_FDS_AT_ONCE])
-    for start in range(_FDS_AT_ONCE, len(fds), _FDS_AT_ONCE):
-        socket.send_fds(connection, [b" "], fds[start : start + _FDS_AT_ONCE])
-    connection.sendall(payload)
-
-
-def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """What `send` sent; nothing if the other side is gone."""
-    header, fds, _, _ = socket.recv_fds(connection, 16, _FDS_AT_ONCE)
-    size, count = (int.from_bytes(part, "little") for part in (header[:8], header[8:]))
-    while len(fds) < count:
-        byte, more, _, _ = socket.recv_fds(connection, 1, _FDS_AT_ONCE)
-        if not byte:
-            return b"", []
-        fds += more
-    payload = b""
-    while len(payload) < size:
-        if not (piece := connection.recv(size - len(payload))):
-            return b"", []
-        payload += piece
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return payload, fds
-
-
-def memory_of(temp: str) -> str | None:
-    """The run's folder in the machine's shared memory, where there is one; it goes with the run's `temp`."""
-    return os.path.join("/dev/shm", os.path.basename(temp)) if os.access("/dev/shm", os.W_OK) else None
-
-
-def remove_temp(temp: str) -> None:
-    """Remove the run's folder of sockets and links, and what its processes left in shared memory."""
-    shutil.rmtree(temp, ignore_errors=True)
-    if memory := memory_of(temp):
-        shutil.rmtree(memory, ignore_errors=True)
+    def leave(self) -> None:
+        """Let a run that outlives this process go, without Python's warnings about what is still open."""
+        self._socket.close()
+        self.process.returncode = self.process.poll() or 0
 
 
 def needs_no_quotes(path: str) -> bool:
-    """The shell takes the path as one word, as it does with the service's own."""
+    """Whether the shell reads the path as one word, like the paths of Azure ML."""
     return shlex.quote(path) == path
 
 
+_OTHER_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+
+
 def _make_temp() -> str:
-    """A folder of short and plain path, for sockets and links; in the usual place where that is one."""
-    usual = tempfile.gettempdir()
-    plain = needs_no_quotes(usual) and len(usual) < 80  # a socket's path has room for 100 characters
-    return tempfile.mkdtemp(prefix="azml-", dir=usual if plain else "/tmp")
+    """A folder with a short and simple path, for sockets, links and scripts; in the usual place if possible."""
+    usual = []
+    with contextlib.suppress(FileNotFoundError):  # Python found no writable temporary folder
+        usual.append(tempfile.gettempdir())
+    for place in (*usual, *_OTHER_PLACES):
+        if _is_fitting(place):
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="azml-", dir=place)
+    with contextlib.suppress(OSError):
+        return tempfile.mkdtemp(prefix="azml-", dir="/tmp")
+    raise LaunchError(
+        f"no space for temporary files in {', '.join(dict.fromkeys((*usual, *_OTHER_PLACES)))}",
+        hint="free some space, or set TMPDIR to a writable folder with a short path",
+    )
+
+
+def _is_fitting(folder: str) -> bool:
+    plain = needs_no_quotes(folder) and len(folder) < 80  # a socket's path may have only about 100 characters
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    full = disk.f_bavail * disk.f_frsize < _ROOM or (disk.f_files and not disk.f_favail)
+    return plain and not full and not disk.f_flag & getattr(os, "ST_NOEXEC", 0) and os.access(folder, os.W_OK)
+
+
+_ROOM = 1 << 20
+"""More bytes than the folder needs for any run."""

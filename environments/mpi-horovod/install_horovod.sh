@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs Horovod for the torch that `python` has, from Horovod's source package. Another command of pip's may be
-# given in place of `install`, as `install_horovod.sh wheel --wheel-dir DIR`; FRAMEWORK=TENSORFLOW builds it for that.
-# 0.28.1 asks the compiler for C++14, torch 2.13's headers need C++17: its CMake files are changed, and nothing else.
-# Needs a C++ compiler, CMake, Open MPI, and `setuptools<80 wheel` beside torch.
+# Installs Horovod from its source package, for the torch of `python`. Another pip command can replace `install`, such
+# as `install_horovod.sh wheel --wheel-dir DIR`; FRAMEWORK=TENSORFLOW builds it for TensorFlow.
+# Horovod 0.28.1 requests C++14, but the headers of torch 2.13 need C++17: only its CMake files are changed.
+# Needs a C++ compiler, CMake, Open MPI, torch and `setuptools<80 wheel`.
 set -euo pipefail
 version=0.28.1
 work=$(mktemp -d)
@@ -20,6 +20,6 @@ for framework in PYTORCH TENSORFLOW MXNET; do
     [ "$framework" = "${FRAMEWORK:-PYTORCH}" ] && with=WITH || with=WITHOUT
     export "HOROVOD_${with}_$framework=1"
 done
-# Some of what it brings along declares a CMake older than 3.5, which CMake 4 refuses.
+# Some bundled projects declare a CMake older than 3.5, which CMake 4 rejects.
 export CMAKE_POLICY_VERSION_MINIMUM=3.5
 python -m pip "$@" --no-build-isolation .

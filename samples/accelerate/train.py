@@ -1,10 +1,10 @@
-"""Recognise handwritten digits with Hugging Face Accelerate: your own loop, made parallel by `prepare`.
+"""Recognise handwritten digits with Hugging Face Accelerate: your own training loop, made parallel by `prepare`.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-No `accelerate launch`, and no `accelerate config`: Azure ML starts every process, and Accelerate finds its place by
+No `accelerate launch` and no `accelerate config`: Azure ML starts every process, and Accelerate reads its place from
 RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
@@ -25,13 +25,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 TO_LEARN = 1409
-"""Of the 1,797 images; the rest is to test. Not a multiple of anything, as real data are not."""
+"""Of the 1,797 images; the rest are for testing. Like real data, this divides evenly by nothing."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network on scikit-learn's handwritten digits.")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=32, help="images a process takes in one step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step of a process")
     parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
@@ -43,7 +43,7 @@ def main() -> None:
     if accelerator.device.type == "cpu":
         torch.set_num_threads(1)  # the processes share the cores
     train(accelerator, args)
-    # A model that outlives its process group can hang or abort the exit of the process (gloo).
+    # A model that outlives its process group can make the process hang or abort at exit (gloo).
     accelerator.free_memory()
     gc.collect()
     accelerator.end_training()
@@ -54,23 +54,23 @@ def train(accelerator: Accelerator, args: argparse.Namespace) -> None:
     learn_set, test_set = digits()
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate)
-    # `prepare` wraps the model in DDP, moves all to this process's device, and gives it its part of every batch.
+    # `prepare` wraps the model in DDP, moves everything to this process's device, and gives it its part of each batch.
     model, optimizer, learn, test = accelerator.prepare(
         model, optimizer, DataLoader(learn_set, args.batch_size, shuffle=True), DataLoader(test_set, 256)
     )
     place = f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}"
     print(f"{place}: {len(learn)} batches", flush=True)
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     first = load(accelerator, args.output) or load(accelerator, args.resume_from)
 
     for epoch in range(first, args.epochs):
-        learn.set_epoch(epoch)  # without it, a resumed run would see the order of the first epoch again
+        learn.set_epoch(epoch)  # without it, a resumed run would repeat the order of the first epoch
         model.train()
         losses, start = [], time.perf_counter()
         for images, labels in learn:
             loss = cross_entropy(model(images), labels)
             optimizer.zero_grad()
-            accelerator.backward(loss)  # in place of loss.backward(): mixed precision and others hook in here
+            accelerator.backward(loss)  # instead of loss.backward(): mixed precision and other features hook in here
             optimizer.step()
             losses.append(loss.detach())
         mean: Any = accelerator.reduce(torch.stack(losses).mean(), "mean")  # over all processes
@@ -82,7 +82,7 @@ def train(accelerator: Accelerator, args: argparse.Namespace) -> None:
 
 
 def accuracy(accelerator: Accelerator, model: nn.Module, test: DataLoader[Any]) -> float:
-    """Over the whole test set. `gather_for_metrics` leaves out what was repeated to make the last batches even."""
+    """Over the whole test set. `gather_for_metrics` drops images that were repeated to even out the last batches."""
     model.eval()
     right = total = 0
     with torch.no_grad():
@@ -95,23 +95,23 @@ def accuracy(accelerator: Accelerator, model: nn.Module, test: DataLoader[Any]) 
 def save(accelerator: Accelerator, folder: Path, epochs_done: int) -> None:
     """Model, optimizer and random state. All processes call it; rank 0 writes the model and the optimizer."""
     accelerator.save_state(str(folder / "state"))
-    if accelerator.is_main_process:  # rank 0 of the world, not of the node
+    if accelerator.is_main_process:  # global rank 0, not local rank 0
         (folder / "epochs_done.part").write_text(str(epochs_done))
         os.replace(folder / "epochs_done.part", folder / "epochs_done")
 
 
 def load(accelerator: Accelerator, folder: Path | None) -> int:
-    """Go on from the checkpoint in a folder, if there is one; how many epochs are behind it."""
+    """Resume from the checkpoint in a folder, if there is one. Return the number of epochs done."""
     if not folder or not (folder / "epochs_done").exists():
         return 0
     accelerator.load_state(str(folder / "state"))
     epochs_done = int((folder / "epochs_done").read_text())
-    accelerator.print(f"goes on after epoch {epochs_done} of {folder}")
+    accelerator.print(f"resumes after epoch {epochs_done} of {folder}")
     return epochs_done
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """The same split in every process: images to learn from, and images to test."""
+    """Training and test images, split the same way in every process."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(data.target)
@@ -131,8 +131,8 @@ def report(accelerator: Accelerator, epoch: int, **metrics: float) -> None:
     if not accelerator.is_main_process:
         return
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=epoch)
 

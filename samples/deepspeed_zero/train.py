@@ -1,12 +1,12 @@
-"""Train a model whose optimizer state and gradients are split over all processes: DeepSpeed's ZeRO.
+"""Train a model with its optimizer state and gradients split across all processes: DeepSpeed's ZeRO.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local            (or, under mpirun: --local --mpi)
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-`init_distributed()` finds its place by itself, under PyTorch's variables and under mpirun: the script is the same.
-A process of data parallelism keeps, for each weight, a gradient and Adam's two moments: three times the model. ZeRO
-keeps a part of each: stage 1 splits the moments, stage 2 the gradients too, stage 3 the weights themselves.
+`init_distributed()` finds its place by itself, with PyTorch's variables and under mpirun: the script is the same.
+With plain data parallelism, each process keeps a gradient and Adam's two moments for each weight: three times the
+model. ZeRO splits them: stage 1 the moments, stage 2 also the gradients, stage 3 also the weights.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 TO_LEARN = 1409
-"""Of the 1,797 images; the rest is to test. Not a multiple of anything, as real data are not."""
+"""Of the 1,797 images; the rest are for testing. Like real data, this divides evenly by nothing."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a network on scikit-learn's digits, split by ZeRO.")
-    parser.add_argument("--stage", type=int, default=2, choices=[0, 1, 2, 3], help="of ZeRO; 0 splits nothing")
+    parser.add_argument("--stage", type=int, default=2, choices=[0, 1, 2, 3], help="the ZeRO stage; 0 splits nothing")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=32, help="images a process takes in one step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step of a process")
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
@@ -47,13 +47,13 @@ def main() -> None:
 
     join_the_world()
     train(args)
-    gc.collect()  # a model that outlives its process group can hang or abort the exit of the process (gloo)
+    gc.collect()  # a model that outlives its process group can make the process hang or abort at exit (gloo)
     dist.destroy_process_group()
 
 
 def join_the_world() -> None:
-    """Find the other processes: by RANK, WORLD_SIZE and MASTER_ADDR, or by what mpirun and Azure ML tell."""
-    if not {"RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():  # python train.py: a world of one
+    """Connect to the other processes, using RANK, WORLD_SIZE and MASTER_ADDR, or what mpirun and Azure ML set."""
+    if not {"RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():  # python train.py: a single process
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
@@ -63,7 +63,7 @@ def config(args: argparse.Namespace) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": args.batch_size,
         "optimizer": {"type": "AdamW", "params": {"lr": args.learning_rate, "torch_adam": True}},
         "zero_optimization": {"stage": args.stage},
-        # Half the memory once more, where the GPU computes in it.
+        # Halves the memory again, if the GPU supports it.
         "bf16": {"enabled": torch.cuda.is_available()},
     }
 
@@ -74,7 +74,7 @@ def train(args: argparse.Namespace) -> None:
     sampler: DistributedSampler[Any] = DistributedSampler(learn_set)
     batches = DataLoader(learn_set, args.batch_size, sampler=sampler)
     engine, *_ = deepspeed.initialize(model=network(), config=config(args))
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     first = load(engine, args.output) or load(engine, args.resume_from)
     print(f"rank {dist.get_rank()} of {dist.get_world_size()} on {engine.device}: {memory(engine)}", flush=True)
 
@@ -85,12 +85,12 @@ def train(args: argparse.Namespace) -> None:
         for images, labels in batches:
             loss = cross_entropy(forward(engine, images), labels.to(engine.device))
             engine.backward(loss)  # each process keeps its part of the averaged gradients
-            engine.step()  # each updates its part of the weights, and all gather the whole
+            engine.step()  # each process updates its part of the weights, then all gather the whole
             losses.append(loss.detach())
         mean = averaged(torch.stack(losses).mean())
         images_per_second = len(learn_set) / (time.perf_counter() - start)
         report(epoch + 1, loss=mean, images_per_second=images_per_second)
-        # All processes call it, and each writes its part.
+        # All processes call it; each writes its part.
         engine.save_checkpoint(str(args.output), tag="checkpoint", client_state={"epochs_done": epoch + 1})
 
     report(args.epochs, test_accuracy=accuracy(engine, test_set))
@@ -103,7 +103,7 @@ def forward(engine: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def memory(engine: Any) -> str:
-    """What this process keeps of the optimizer's 32-bit copy of the weights: all, or its part."""
+    """How much of the optimizer's 32-bit copy of the weights this process keeps: all, or its part."""
     weights = sum(getattr(p, "ds_numel", p.numel()) for p in engine.module.parameters())
     groups = engine.optimizer.param_groups
     kept = sum(p.numel() for group in groups for p in group["params"])
@@ -126,17 +126,17 @@ def accuracy(engine: Any, test_set: TensorDataset) -> float:
 
 
 def load(engine: Any, folder: Path | None) -> int:
-    """Go on from the checkpoint in a folder, if there is one; how many epochs are behind it."""
+    """Resume from the checkpoint in a folder, if there is one. Return the number of epochs done."""
     if not folder or not (folder / "latest").exists():
         return 0
     _, state = engine.load_checkpoint(str(folder))
     if dist.get_rank() == 0:
-        print(f"goes on after epoch {state['epochs_done']} of {folder}", flush=True)
+        print(f"resumes after epoch {state['epochs_done']} of {folder}", flush=True)
     return int(state["epochs_done"])
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """The same split in every process: images to learn from, and images to test."""
+    """Training and test images, split the same way in every process."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(data.target)
@@ -155,8 +155,8 @@ def report(epoch: int, **metrics: float) -> None:
     if dist.get_rank() != 0:
         return
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=epoch)
 

@@ -1,12 +1,12 @@
-"""A small GPT that learns to write as Python's documentation does, character by character: data x tensor parallel.
+"""A small GPT that learns to write like Python's documentation, character by character: data x tensor parallel.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-The processes are a grid. Those of a row have parts of the same layers and see the same text (tensor parallel); rows see
-different text and average their gradients, and each keeps a shard of the optimizer (data parallel, FSDP2). Ranks count
-along rows, so a row as long as a node has processes stays inside that node, where its many exchanges are cheap.
+The processes form a grid. The processes of a row have parts of the same layers and see the same text (tensor parallel).
+Rows see different text and average their gradients, and each keeps a shard of the optimizer (data parallel, FSDP2).
+Ranks count along rows, so a row with as many processes as a node stays inside it, where its many exchanges are cheap.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
 TEXT = "\n".join(topics[name] for name in sorted(topics))
-"""Python's own documentation, some 450,000 characters: it comes with Python, so nothing is downloaded."""
+"""Python's own documentation, some 450,000 characters. It comes with Python, so nothing is downloaded."""
 CHARACTERS = sorted(set(TEXT))
 CONTEXT, HEAD_SIZE = 64, 16
 """How many characters the model looks back, and how wide each of its attention heads is."""
@@ -38,13 +38,15 @@ CONTEXT, HEAD_SIZE = 64, 16
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small GPT on the text of Python's documentation.")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=32, help="texts in one step, over all rows together")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts per step, over all rows")
     parser.add_argument("--learning-rate", type=float, default=0.003)
     parser.add_argument("--tensor-parallel", type=int, default=1, help="processes in a row")
-    parser.add_argument("--width", type=int, default=64, help="of which each head takes 16")
+    parser.add_argument("--width", type=int, default=64, help="size of the model; each head takes 16")
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--report-every", type=int, default=50, help="steps between reports, and checkpoints")
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for checkpoints, the same for all")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs"), help="folder for checkpoints, shared by all nodes"
+    )
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoints")
     args = parser.parse_args()
     if args.resume_from and not args.resume_from.is_dir():
@@ -55,16 +57,16 @@ def main() -> None:
 
     device = join_the_world()
     train(args, device)
-    gc.collect()  # a model that outlives its process group can hang or abort the exit of the process (gloo)
+    gc.collect()  # a model that outlives its process group can make the process hang or abort at exit (gloo)
     dist.destroy_process_group()
 
 
 def join_the_world() -> torch.device:
-    """Find the other processes by what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
-    if "RANK" not in os.environ:  # python train.py: a world of one
+    """Connect to the other processes, using what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
+    if "RANK" not in os.environ:  # python train.py: a single process
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     if torch.cuda.is_available():
-        # Azure ML shows every process all GPUs of its node, so each takes its own.
+        # Every process sees all GPUs of its node, so each selects its own.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         dist.init_process_group("nccl")
@@ -101,7 +103,7 @@ class Gpt(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(CHARACTERS))
 
     def forward(self, text: torch.Tensor, following: torch.Tensor | None = None) -> torch.Tensor:
-        """The loss, where it is known what follows each character, and otherwise the scores of what may."""
+        """The loss if the following characters are given, otherwise the scores of the candidates."""
         x = self.characters(text) + self.places(torch.arange(text.shape[1], device=text.device))
         for block in self.blocks:
             x = block(x)
@@ -124,13 +126,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     row = grid["data"].get_local_rank()
     print(f"rank {rank} of {world_size} on {device}: row {row} of {rows}", flush=True)
 
-    torch.manual_seed(0)  # the same weights in all processes at first
+    torch.manual_seed(0)  # the same initial weights in all processes
     model = Gpt(args.width, args.depth).to(device)
     if world_size > 1:
         parallelize(model, grid)
-    # foreach: one kernel for many tensors, which cannot be tensors that are cut in different ways.
+    # foreach: one kernel for many tensors, which must not be split in different ways.
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, foreach=False)
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     first = load(args.output, model, optimizer) or load(args.resume_from, model, optimizer)
 
     learn, test = encode(TEXT).to(device).tensor_split([len(TEXT) * 9 // 10])
@@ -138,7 +140,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     for step in range(first + 1, args.steps + 1):
         loss = model(*texts(learn, args.batch_size, step, row, rows))
         optimizer.zero_grad()
-        loss.backward()  # gradients are summed up along rows, and averaged over them
+        loss.backward()  # gradients are summed along rows and averaged over rows
         optimizer.step()
         losses.append(loss.detach())
         if step % args.report_every == 0 or step == args.steps:
@@ -164,14 +166,14 @@ def encode(text: str) -> torch.Tensor:
 
 
 def texts(source: torch.Tensor, count: int, seed: int, row: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A row's part of the texts that all processes draw alike; and for each character in it the one that follows."""
+    """This row's part of the texts, which all processes draw alike, and the character that follows each one in it."""
     starts = torch.randint(len(source) - CONTEXT, (count,), generator=torch.Generator().manual_seed(seed))
     pieces = torch.stack([source[start : start + CONTEXT + 1] for start in starts[row::rows].tolist()])
     return pieces[:, :-1], pieces[:, 1:]
 
 
 def write(model: nn.Module, text: str, count: int, device: torch.device) -> str:
-    """Let the model go on with a text. All processes do, with the same luck: each has a part of the layers."""
+    """Let the model continue a text. Every process has part of each layer, and draws the same random numbers."""
     luck = torch.Generator().manual_seed(0)
     for _ in range(count):
         scores = model(encode(text[-CONTEXT:])[None].to(device))[0, -1].cpu()
@@ -180,22 +182,22 @@ def write(model: nn.Module, text: str, count: int, device: torch.device) -> str:
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Every process writes its shards; the metadata, which say what is where, come last."""
+    """Every process writes its shards; the metadata, which says what is where, comes last."""
     weights, moments = get_state_dict(model, optimizer)
     dcp.save({"model": weights, "optimizer": moments, "step": step}, checkpoint_id=folder / f"step-{step:06}")
 
 
 def load(folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Go on from the newest whole checkpoint in a folder, if there is one; how many steps are behind it."""
+    """Resume from the newest complete checkpoint in a folder, if there is one. Return the number of steps done."""
     whole = sorted(folder.glob("step-*/.metadata")) if folder else []
     if not whole:
         return 0
     weights, moments = get_state_dict(model, optimizer)
     state: dict[str, Any] = {"model": weights, "optimizer": moments, "step": 0}
-    dcp.load(state, checkpoint_id=whole[-1].parent)  # into a grid of any other shape
+    dcp.load(state, checkpoint_id=whole[-1].parent)  # works for a grid of any shape
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     if dist.get_rank() == 0:
-        print(f"goes on after step {state['step']} of {folder}", flush=True)
+        print(f"resumes after step {state['step']} of {folder}", flush=True)
     return int(state["step"])
 
 
@@ -203,8 +205,8 @@ def report(step: int, **metrics: float) -> None:
     if dist.get_rank() != 0:
         return
     print(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=step)
 

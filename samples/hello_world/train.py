@@ -1,11 +1,11 @@
-"""Say what each process sees: which one it is, where the others are, what it may read and write. Trains nothing.
+"""Show what each process sees: which one it is, where the others are, what it can read and write. Trains nothing.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local [--distribution mpi|tensorflow|ray|single]
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-Standard library alone, so it runs in any image. Send it to a cluster first: it takes seconds, and shows at once whether
-the world, its variables and its files are what your script expects.
+It needs only the standard library, so it runs in any image. Submit it to a new cluster first: it takes seconds, and
+shows whether the processes, their variables and their files are what your script expects.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--greeting", default="Hello")
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder, for a file of each process")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for one file per process")
     args = parser.parse_args()
 
     seen = what_is_seen(os.environ)
@@ -35,19 +35,19 @@ def main() -> None:
     print(f"  host {socket.gethostname()}, Python {platform.python_version()}, {os.cpu_count()} cores, {gpus()}")
     print(f"  in {os.getcwd()}: {', '.join(sorted(os.listdir()))}", flush=True)
 
-    # All nodes write to one place: a file of each process needs its rank in its name, or the last one wins.
+    # All nodes write to the same place: without the rank in its name, each file would overwrite the last.
     args.output.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in sorted(os.environ.items()) if is_telling(name)}
     file = args.output / f"{seen['name'].replace(' ', '-')}.json"
     file.with_suffix(".part").write_text(json.dumps({**seen, "environment": environment}, indent=1))
-    file.with_suffix(".part").replace(file)  # never half a file
+    file.with_suffix(".part").replace(file)  # never an incomplete file
     if "TF_CONFIG" in os.environ:
         wait_for_parameter_servers(args.output)
 
 
 def what_is_seen(env: Mapping[str, str]) -> dict[str, Any]:
-    """Which process this is, by the variables of each kind of distribution."""
-    if "TF_CONFIG" in env:  # TensorFlow: tasks, in place of ranks
+    """Which process this is, according to the variables of each distribution."""
+    if "TF_CONFIG" in env:  # TensorFlow: tasks instead of ranks
         config = json.loads(env["TF_CONFIG"])
         task, cluster = config["task"], config["cluster"]
         return {
@@ -57,7 +57,7 @@ def what_is_seen(env: Mapping[str, str]) -> dict[str, Any]:
             "node": env.get("AZUREML_CR_NODE_RANK"),
             "found_by": f"TF_CONFIG: {json.dumps(cluster)}",
         }
-    if "OMPI_COMM_WORLD_RANK" in env:  # MPI: Open MPI's own. OMPI_COMM_WORLD_NODE_RANK is not the number of the node
+    if "OMPI_COMM_WORLD_RANK" in env:  # MPI: Open MPI's variables; OMPI_COMM_WORLD_NODE_RANK is not the node
         rank, local_size = int(env["OMPI_COMM_WORLD_RANK"]), int(env["OMPI_COMM_WORLD_LOCAL_SIZE"])
         return {
             "distribution": "MPI",
@@ -75,14 +75,14 @@ def what_is_seen(env: Mapping[str, str]) -> dict[str, Any]:
             "found_by": f"MASTER_ADDR and MASTER_PORT: {env['MASTER_ADDR']}:{env['MASTER_PORT']}",
         }
     name, found_by = "rank 0", "nothing: it is the only one"
-    if "RAY_ADDRESS" in env:  # Ray: the command runs on the head alone; its tasks run on all nodes
+    if "RAY_ADDRESS" in env:  # Ray: the command runs only on the head, its tasks on all nodes
         found_by = f"RAY_ADDRESS: {env['RAY_ADDRESS']}"
     kind = "Ray" if "RAY_ADDRESS" in env else "no distribution"
     return {"distribution": kind, "name": name, "of": "1", "node": "0", "found_by": found_by}
 
 
 def wait_for_parameter_servers(folder: Path, seconds: float = 60) -> None:
-    """The run ends with its last worker, and stops parameter servers then: even one that has not yet said a word."""
+    """The run ends with its last worker and then stops parameter servers, even one that has not printed anything."""
     servers = json.loads(os.environ["TF_CONFIG"])["cluster"].get("ps", [])
     missing = {f"ps-{index}.json" for index in range(len(servers))}
     deadline = time.monotonic() + seconds
@@ -94,7 +94,7 @@ def wait_for_parameter_servers(folder: Path, seconds: float = 60) -> None:
 
 
 def gpus() -> str:
-    """How many GPUs this process may use: on Azure ML all of its node, of which it takes that of its local rank."""
+    """How many GPUs this process sees: on Azure ML all of its node; it uses the one with its local rank."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     return f"{found} GPUs" if visible is None else f"{found} GPUs, of which {visible or 'none'} may be used"

@@ -22,13 +22,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 TO_LEARN = 1409
-"""Of the 1,797 images; the rest is to test. Not a multiple of anything, as real data are not."""
+"""Of the 1,797 images; the rest are for testing. Like real data, this divides evenly by nothing."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network on scikit-learn's handwritten digits.")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=32, help="images a process takes in one step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step of a process")
     parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
@@ -36,10 +36,10 @@ def main() -> None:
     if args.resume_from and not args.resume_from.is_dir():
         parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
-    hvd.init()  # joins the processes that mpirun has started; no address, no port
+    hvd.init()  # connects the processes that mpirun started; no address, no port
     device = torch.device("cuda", hvd.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
-        # Azure ML shows every process all GPUs of its node, so each takes its own.
+        # Every process sees all GPUs of its node, so each selects its own.
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)  # the processes share the cores
@@ -55,9 +55,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     torch.manual_seed(0)
     model = network().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate)
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     first = load(args.output, model, optimizer) or load(args.resume_from, model, optimizer)
-    # Rank 0 alone has read a checkpoint: all others take what it has.
+    # Only rank 0 has read a checkpoint: all others get its state.
     first = int(hvd.broadcast_object(first, root_rank=0))
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)
@@ -71,20 +71,20 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         for images, labels in batches:
             loss = cross_entropy(model(images.to(device)), labels.to(device))
             optimizer.zero_grad()
-            loss.backward()  # each gradient is on its way as soon as it is known
+            loss.backward()  # each gradient is sent as soon as it is computed
             optimizer.step()
             losses.append(loss.detach())
-        mean = hvd.allreduce(torch.stack(losses).mean(), name="loss")  # the average, unless told otherwise
+        mean = hvd.allreduce(torch.stack(losses).mean(), name="loss")  # the average, by default
         images_per_second = len(learn_set) / (time.perf_counter() - start)
         report(epoch + 1, loss=float(mean), images_per_second=images_per_second)
-        if hvd.rank() == 0:  # of the world, not of the node: one checkpoint, written once
+        if hvd.rank() == 0:  # global rank, not local rank: one checkpoint, written once
             save(args.output, model, optimizer, epoch + 1)
 
     report(args.epochs, test_accuracy=accuracy(model, test_set, device))
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """The same split in every process: images to learn from, and images to test."""
+    """Training and test images, split the same way in every process."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(data.target)
@@ -114,17 +114,17 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch
     folder.mkdir(parents=True, exist_ok=True)
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs_done": epochs_done}
     torch.save(state, folder / "checkpoint.part")
-    os.replace(folder / "checkpoint.part", folder / "checkpoint.pt")  # never half a checkpoint
+    os.replace(folder / "checkpoint.part", folder / "checkpoint.pt")  # never an incomplete checkpoint
 
 
 def load(folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """On rank 0, go on from the checkpoint in a folder, if there is one; how many epochs are behind it."""
+    """On rank 0, resume from the checkpoint in a folder, if there is one. Return the number of epochs done."""
     if hvd.rank() != 0 or not folder or not (folder / "checkpoint.pt").exists():
         return 0
     state = torch.load(folder / "checkpoint.pt", map_location="cpu")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    print(f"goes on after epoch {state['epochs_done']} of {folder}", flush=True)
+    print(f"resumes after epoch {state['epochs_done']} of {folder}", flush=True)
     return int(state["epochs_done"])
 
 
@@ -132,8 +132,8 @@ def report(epoch: int, **metrics: float) -> None:
     if hvd.rank() != 0:
         return
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=epoch)
 

@@ -16,7 +16,7 @@ def main() -> None:
     where.add_argument("--compute", metavar="CLUSTER", help="run it on this cluster of your Azure ML workspace")
     parser.add_argument("--nodes", type=int, default=job.node_count)
     parser.add_argument("--processes", type=int, default=job.process_count_per_node, help="on each node")
-    parser.add_argument("--python", help="here, that of an environment with Horovod")
+    parser.add_argument("--python", help="with --local, the Python of an environment with Horovod")
     args = parser.parse_args()
 
     job = job.with_(

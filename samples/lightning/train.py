@@ -1,11 +1,11 @@
-"""Recognise handwritten digits with PyTorch Lightning: data parallelism without a line about processes.
+"""Recognise handwritten digits with PyTorch Lightning: data parallelism without a line of code for it.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-Lightning finds its place by what Azure ML sets (RANK, LOCAL_RANK, NODE_RANK, WORLD_SIZE), but must be told the shape of
-the world a second time: `num_nodes` and `devices`. They are read from the same variables here, so they cannot differ.
+Lightning reads its place from what Azure ML sets (RANK, LOCAL_RANK, NODE_RANK, WORLD_SIZE), but also needs `num_nodes`
+and `devices`, the numbers of nodes and processes. This script reads them from the same variables, so they always agree.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 TO_LEARN = 1409
-"""Of the 1,797 images; the rest is to test. Not a multiple of anything, as real data are not."""
+"""Of the 1,797 images; the rest are for testing. Like real data, this divides evenly by nothing."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network on scikit-learn's handwritten digits.")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=32, help="images a process takes in one step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step of a process")
     parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
@@ -47,14 +47,14 @@ def main() -> None:
         strategy="ddp" if nodes * devices > 1 else "auto",
         max_epochs=args.epochs,
         callbacks=[ModelCheckpoint(args.output, filename="checkpoint", save_on_train_epoch_end=True)],
-        logger=False,  # metrics go to MLflow by hand below: Lightning's own logger would make a run of its own
+        logger=False,  # metrics are logged to MLflow below: Lightning's own logger would create a second run
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     if trainer.strategy.root_device.type == "cpu":
         torch.set_num_threads(1)  # the processes share the cores
     learn_set, test_set = digits()
-    # Lightning puts a DistributedSampler in, and calls its set_epoch.
+    # Lightning adds a DistributedSampler, and calls its set_epoch.
     trainer.fit(
         Digits(args.learning_rate),
         DataLoader(learn_set, args.batch_size, shuffle=True),
@@ -64,19 +64,19 @@ def main() -> None:
 
 
 def shape_of_the_world() -> tuple[int, int]:
-    """Nodes, and processes on each."""
+    """The numbers of nodes and of processes on each."""
     nodes = int(os.environ.get("AZUREML_NODE_COUNT", "1"))
     return nodes, int(os.environ.get("WORLD_SIZE", "1")) // nodes
 
 
 def checkpoint_in(folder: Path | None) -> Path | None:
-    """A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one."""
+    """When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's."""
     file = folder and folder / "checkpoint.ckpt"
     return file if file and file.exists() else None
 
 
 class Digits(LightningModule):
-    """The network, and what one step is. Not a word about other processes."""
+    """The network, and one step of training. It does not mention other processes."""
 
     def __init__(self, learning_rate: float) -> None:
         super().__init__()
@@ -125,14 +125,14 @@ class Digits(LightningModule):
             return
         epoch = self.trainer.current_epoch + 1
         print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-        if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a laptop keeps no records
-            import mlflow  # not at the top: rank 0 alone needs it
+        if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+            import mlflow  # not at the top: only rank 0 needs it
 
             mlflow.log_metrics(metrics, step=epoch)
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """The same split in every process: images to learn from, and images to test."""
+    """Training and test images, split the same way in every process."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(data.target)
@@ -142,7 +142,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 if __name__ == "__main__":
     main()
-    # Lightning ends a process group of NCCL alone; one of gloo that is left as it is can abort the exit of the process.
+    # Lightning destroys only NCCL process groups; with a gloo group left over, the process can abort at exit.
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()

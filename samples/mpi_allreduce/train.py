@@ -1,11 +1,11 @@
-"""Data parallelism by hand: softmax regression on digits, its gradients summed with MPI's allreduce.
+"""Data parallelism by hand: softmax regression on digits, with gradients summed by MPI's allreduce.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
 Every process computes the gradient of its own part of the images; one `Allreduce` adds them up, and all take the same
-step. That is what Horovod and DistributedDataParallel do beneath. At the end the allreduce itself is measured.
+step. Horovod and DistributedDataParallel do the same under the hood. At the end, the script times the allreduce itself.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 Array = NDArray[np.float64]
 
 TO_LEARN = 1409
-"""Of the 1,797 images; the rest is to test. Not a multiple of anything, as real data are not."""
+"""Of the 1,797 images; the rest are for testing. Like real data, this divides evenly by nothing."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     if args.resume_from and not args.resume_from.is_dir():
         parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
-    world = MPI.COMM_WORLD  # importing MPI has joined it: mpirun told this process its place
+    world = MPI.COMM_WORLD  # importing MPI connected this process; mpirun gave it its rank
     weights = train(world, args)
     report(world, args.steps, test_accuracy=accuracy(world, weights))
     for megabytes in args.megabytes if world.size > 1 else []:
@@ -45,7 +45,7 @@ def main() -> None:
 
 def train(world: MPI.Intracomm, args: argparse.Namespace) -> Array:
     images, labels = part_of(world, learn=True)
-    # Processes of one node can talk through its memory: what MPI calls a shared communicator.
+    # The processes of a node can use its shared memory: MPI calls that a shared communicator.
     local = world.Split_type(MPI.COMM_TYPE_SHARED)
     place = f"rank {world.rank} of {world.size}, {local.rank} of {local.size} on its node"
     print(f"{place}: {len(images)} images", flush=True)
@@ -59,7 +59,7 @@ def train(world: MPI.Intracomm, args: argparse.Namespace) -> Array:
         mine[:-2], mine[-2] = gradient_and_loss(weights, images, labels)
         mine[-1] = len(images)
         world.Allreduce(mine, total, MPI.SUM)
-        # Divided by the count of all images, so that parts of unequal length weigh as much as they should.
+        # Divided by the number of all images, so that parts of unequal size are weighted correctly.
         weights -= args.learning_rate * (total[:-2] / total[-1]).reshape(weights.shape)
         if step % 50 == 0 or step == args.steps:
             seconds = time.perf_counter() - start
@@ -70,16 +70,16 @@ def train(world: MPI.Intracomm, args: argparse.Namespace) -> Array:
 
 
 def part_of(world: MPI.Intracomm, *, learn: bool) -> tuple[Array, NDArray[np.int64]]:
-    """This process's share of the images: every `size`-th one, from `rank` on."""
+    """This process's share of the images: every `size`-th one, starting with `rank`."""
     data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))  # the same in every process, or parts would overlap
+    order = np.random.default_rng(0).permutation(len(data.target))  # the same in every process: parts must not overlap
     chosen = (order[:TO_LEARN] if learn else order[TO_LEARN:])[world.rank :: world.size]
     with_bias = np.hstack([data.data[chosen] / 16, np.ones((len(chosen), 1))])
     return with_bias, data.target[chosen]
 
 
 def gradient_and_loss(weights: Array, images: Array, labels: NDArray[np.int64]) -> tuple[Array, float]:
-    """Summed over the images, not averaged: sums of parts can be added up."""
+    """Summed over the images, not averaged, because the sums of parts can be added up."""
     scores = images @ weights
     likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
     likelihood /= likelihood.sum(axis=1, keepdims=True)
@@ -99,7 +99,7 @@ def accuracy(world: MPI.Intracomm, weights: Array) -> float:
 
 
 def measure(world: MPI.Intracomm, megabytes: float, repeats: int = 5) -> None:
-    """How fast an allreduce of that size is. Bus bandwidth, as NCCL's tests count it, does not depend on the world."""
+    """How fast an allreduce of that size is. Bus bandwidth, as in NCCL's tests, does not depend on the world size."""
     mine = np.full(int(megabytes * 1e6) // 8, world.rank, dtype=float)
     total = np.empty_like(mine)
     world.Allreduce(mine, total, MPI.SUM)  # the first one also connects the processes
@@ -115,20 +115,20 @@ def measure(world: MPI.Intracomm, megabytes: float, repeats: int = 5) -> None:
 
 
 def save(world: MPI.Intracomm, folder: Path, weights: Array, step: int) -> None:
-    if world.rank == 0:  # of the world, not of the node: one checkpoint, written once
+    if world.rank == 0:  # global rank, not local rank: one checkpoint, written once
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / "checkpoint.part.npz", weights=weights, step=step)
-        os.replace(folder / "checkpoint.part.npz", folder / "checkpoint.npz")  # never half a checkpoint
+        os.replace(folder / "checkpoint.part.npz", folder / "checkpoint.npz")  # never an incomplete checkpoint
 
 
 def load(world: MPI.Intracomm, folder: Path | None, weights: Array) -> int:
-    """Go on from the checkpoint in a folder, if there is one; how many steps are behind it."""
+    """Resume from the checkpoint in a folder, if there is one. Return the number of steps done."""
     step = 0
     if world.rank == 0 and folder and (folder / "checkpoint.npz").exists():
         with np.load(folder / "checkpoint.npz") as state:
             weights[:], step = state["weights"], int(state["step"])
-        print(f"goes on after step {step} of {folder}", flush=True)
-    # Rank 0 alone reads, and tells the others: they need not see the same file system.
+        print(f"resumes after step {step} of {folder}", flush=True)
+    # Only rank 0 reads, and sends the result to the others: they may not see the same file system.
     world.Bcast(weights, root=0)
     return int(world.bcast(step, root=0))
 
@@ -137,8 +137,8 @@ def report(world: MPI.Intracomm, step: int, **metrics: float) -> None:
     if world.rank != 0:
         return
     print(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=step)
 

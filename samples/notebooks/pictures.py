@@ -1,4 +1,4 @@
-"""The pictures of these notebooks: a world, and what was measured in it. Plain matplotlib, for you to change."""
+"""The pictures of these notebooks: processes on nodes, and what was measured. Plain matplotlib, easy to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ plt.rcParams.update(
 
 
 def world(plan: LaunchPlan, say: Mapping[int, str] | None = None, failed: int | None = None) -> None:
-    """Every node of a plan as a box, and in it its processes by rank; `say` has a word for each rank."""
+    """Draw each node of a plan as a box with its processes, ordered by rank; `say` has a word for each rank."""
     nodes, processes = plan.world.node_count, plan.world.process_count_per_node
     _, axes = plt.subplots(figsize=(2.6 * nodes + 0.2, 0.78 * processes + 0.6))
     for node in range(nodes):
@@ -41,7 +41,7 @@ def box(x: float, y: float, width: float, height: float, colour: str) -> Any:
 
 
 def curves(histories: Mapping[str, Sequence[float]], name: str = "loss") -> None:
-    """A line for each history of a metric, over the epochs. Of two the first is broad: you see it below the second."""
+    """Draw each history of a metric as a line over the epochs. The first of two is wide, to show below the second."""
     _, axes = plt.subplots(figsize=(6, 3))
     for place, (label, values) in enumerate(histories.items()):
         width = 5.0 if (place, len(histories)) == (0, 2) else 1.5
@@ -55,7 +55,7 @@ def curves(histories: Mapping[str, Sequence[float]], name: str = "loss") -> None
 
 
 def values(found: Mapping[float, float], name: str, over: str) -> None:
-    """A metric over the value of a hyperparameter, on a logarithmic scale."""
+    """Draw a metric over the value of a hyperparameter, on a logarithmic scale."""
     _, axes = plt.subplots(figsize=(6, 3))
     axes.plot(list(found), list(found.values()), marker="o", linewidth=1.5)
     axes.set_xscale("log")

@@ -1,11 +1,11 @@
-"""Recognise handwritten digits with FSDP2: model, gradients and optimizer in shards, one in each process.
+"""Recognise handwritten digits with FSDP2: model, gradients and optimizer sharded across the processes.
 
 On a laptop, one process:          python train.py
 Here, as 2 nodes x 2 processes:    python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-Data parallelism for models that do not fit one GPU: a layer is whole only while it computes. Checkpoints are written in
-shards too, and are read by a world of any other size.
+Data parallelism for models that do not fit on one GPU: a layer is complete only while it computes. Checkpoints are
+sharded too, and any number of processes can read them.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a residual network on scikit-learn's handwritten digits.")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--batch-size", type=int, default=32, help="images a process takes in one step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step of a process")
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument(
-        "--output", type=Path, default=Path("outputs"), help="folder for checkpoints, seen by all nodes"
+        "--output", type=Path, default=Path("outputs"), help="folder for checkpoints, shared by all nodes"
     )
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoints")
     args = parser.parse_args()
@@ -42,16 +42,16 @@ def main() -> None:
 
     device = join_the_world()
     train(args, device)
-    gc.collect()  # a model that outlives its process group can hang or abort the exit of the process (gloo)
+    gc.collect()  # a model that outlives its process group can make the process hang or abort at exit (gloo)
     dist.destroy_process_group()
 
 
 def join_the_world() -> torch.device:
-    """Find the other processes by what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
-    if "RANK" not in os.environ:  # python train.py: a world of one
+    """Connect to the other processes, using what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
+    if "RANK" not in os.environ:  # python train.py: a single process
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     if torch.cuda.is_available():
-        # Azure ML shows every process all GPUs of its node, so each takes its own.
+        # Every process sees all GPUs of its node, so each selects its own.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         dist.init_process_group("nccl")
@@ -94,13 +94,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     model = Network().to(device)
     whole = sum(parameter.numel() for parameter in model.parameters())
     for block in model.blocks:
-        fully_shard(block)  # gathered before the block computes, let go after it
-    fully_shard(model)  # what is in no block: embed and head
+        fully_shard(block)  # gathered before the block computes, released after it
+    fully_shard(model)  # the layers outside the blocks: embed and head
     kept = sum(parameter.to_local().numel() for parameter in model.parameters())
     print(f"rank {rank} of {world_size} on {device} keeps {kept} of {whole} parameters", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate)  # made of shards: its moments are sharded too
+    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate)  # given shards: its moments are sharded too
 
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     first = load(args.output, model, optimizer) or load(args.resume_from, model, optimizer)
     if first:
         report(first, **test(model, test_set, device))
@@ -112,7 +112,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         for images, labels in batches:
             loss = cross_entropy(model(images.to(device)), labels.to(device))
             optimizer.zero_grad()
-            loss.backward()  # gradients are averaged and scattered: each process gets those of its shards
+            loss.backward()  # averages and scatters gradients: each process gets those of its shards
             optimizer.step()
             seen += torch.stack([loss.detach() * len(labels), torch.tensor(len(labels), device=device)])
         dist.all_reduce(seen)
@@ -123,7 +123,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """The same split in every process: images to learn from, and images to test."""
+    """Training and test images, split the same way in every process."""
     data = load_digits()
     images, labels = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
     learn, test = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).tensor_split([1408])
@@ -131,11 +131,11 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 
 def test(model: nn.Module, test_set: TensorDataset, device: torch.device) -> dict[str, float]:
-    """Over the whole test set, a part in each process."""
+    """Over the whole test set, a part of it in each process."""
     model.eval()
     images, labels = (part[dist.get_rank() :: dist.get_world_size()].to(device) for part in test_set.tensors)
     with torch.no_grad():
-        # In one batch: the layers are gathered in every forward pass, so all processes must make as many of them.
+        # In one batch: every forward pass gathers the layers, so all processes must make the same number of passes.
         scores = model(images)
     loss, right = cross_entropy(scores, labels, reduction="sum"), (scores.argmax(1) == labels).sum()
     counts = torch.stack([loss, right, torch.tensor(len(labels), device=device)])
@@ -144,23 +144,23 @@ def test(model: nn.Module, test_set: TensorDataset, device: torch.device) -> dic
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
-    """Every process writes its shards; the metadata, which say what is where, come last."""
+    """Every process writes its shards; the metadata, which says what is where, comes last."""
     weights, moments = get_state_dict(model, optimizer)
     state = {"model": weights, "optimizer": moments, "epochs_done": epochs_done}
     dcp.save(state, checkpoint_id=folder / f"epoch-{epochs_done:04}")
 
 
 def load(folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Go on from the newest whole checkpoint in a folder, if there is one; how many epochs are behind it."""
+    """Resume from the newest complete checkpoint in a folder, if there is one. Return the number of epochs done."""
     whole = sorted(folder.glob("epoch-*/.metadata")) if folder else []
     if not whole:
         return 0
     weights, moments = get_state_dict(model, optimizer)
     state: dict[str, Any] = {"model": weights, "optimizer": moments, "epochs_done": 0}
-    dcp.load(state, checkpoint_id=whole[-1].parent)  # each process reads what its own shards need, and no more
+    dcp.load(state, checkpoint_id=whole[-1].parent)  # each process reads only what its own shards need
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     if dist.get_rank() == 0:
-        print(f"goes on after epoch {state['epochs_done']} of {folder}", flush=True)
+        print(f"resumes after epoch {state['epochs_done']} of {folder}", flush=True)
     return int(state["epochs_done"])
 
 
@@ -168,8 +168,8 @@ def report(epoch: int, **metrics: float) -> None:
     if dist.get_rank() != 0:
         return
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=epoch)
 

@@ -4,8 +4,8 @@ On a laptop, one process:          python train.py
 Here, as 2 nodes x 1 process:      python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-A batch is cut into microbatches, which go through the stages one behind the other, so that all stages have work.
-Between stages only activations and their gradients travel. The losses are those of a single process.
+A batch is split into microbatches, which pass through the stages one after another, so that all stages are busy.
+Stages exchange only activations and their gradients. The losses are those of a single process.
 """
 
 import argparse
@@ -28,38 +28,42 @@ from torch.utils.data import DataLoader, TensorDataset
 
 BLOCKS = 4
 BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)
-"""Everything in a checkpoint goes by the name of its parameter, whichever stage that is in: any number can read it."""
+"""A checkpoint stores everything by parameter name, whatever the stage, so any number of stages can read it."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a residual network on scikit-learn's handwritten digits.")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=64, help="images in one step")
-    parser.add_argument("--microbatches", type=int, default=4, help="that a batch is cut into; at least the stages")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per step")
+    parser.add_argument(
+        "--microbatches", type=int, default=4, help="parts of each batch; at least the number of stages"
+    )
     parser.add_argument("--learning-rate", type=float, default=0.002)
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for checkpoints, the same for all")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs"), help="folder for checkpoints, shared by all nodes"
+    )
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoints")
     args = parser.parse_args()
     if args.resume_from and not args.resume_from.is_dir():
         parser.error(f"--resume-from: there is no folder {args.resume_from}")
     stages = int(os.environ.get("WORLD_SIZE", "1"))
     if stages > BLOCKS:
-        parser.error(f"{stages} processes: there are {BLOCKS} blocks, and each stage takes one at least")
+        parser.error(f"{stages} processes: too many for {BLOCKS} blocks, since each stage needs at least one")
     if args.microbatches < stages or args.batch_size % args.microbatches:
         parser.error(f"--microbatches {args.microbatches}: at least {stages}, and a divisor of --batch-size")
 
     device = join_the_world()
     train(args, device)
-    gc.collect()  # a model that outlives its process group can hang or abort the exit of the process (gloo)
+    gc.collect()  # a model that outlives its process group can make the process hang or abort at exit (gloo)
     dist.destroy_process_group()
 
 
 def join_the_world() -> torch.device:
-    """Find the other processes by what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
-    if "RANK" not in os.environ:  # python train.py: a world of one
+    """Connect to the other processes, using what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
+    if "RANK" not in os.environ:  # python train.py: a single process
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     if torch.cuda.is_available():
-        # Azure ML shows every process all GPUs of its node, so each takes its own.
+        # Every process sees all GPUs of its node, so each selects its own.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         dist.init_process_group("nccl")
@@ -80,7 +84,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole network, or the layers of one stage, under the names that they have in the whole."""
+    """The whole network, or the layers of one stage, with their names in the whole network."""
 
     def __init__(self, width: int = 128, depth: int = BLOCKS) -> None:
         super().__init__()
@@ -104,26 +108,26 @@ class Network(nn.Module):
 def train(args: argparse.Namespace, device: torch.device) -> None:
     rank, world_size = dist.get_rank(), dist.get_world_size()
     learn_set, test_set = digits()
-    # In every process the same batches: the first stage takes the images, the last one the labels. All are of one size,
-    # as the stages set up their exchange for that.
+    # Every process has the same batches: the first stage uses the images, the last one the labels. All have one size,
+    # for which the stages set up their exchange.
     order = torch.Generator().manual_seed(0)
     batches = DataLoader(learn_set, args.batch_size, shuffle=True, generator=order, drop_last=True)
 
-    torch.manual_seed(0)  # and the same weights at first
+    torch.manual_seed(0)  # and the same initial weights
     model = Network().to(device)
     model.keep(rank, world_size)
     print(f"rank {rank} of {world_size} on {device} has blocks {', '.join(model.blocks)}", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate)
     stage = PipelineStage(model, rank, world_size, device)
     pipeline = Schedule1F1B(stage, args.microbatches, loss_fn=cross_entropy)
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     first = load(args.output, model, optimizer) or load(args.resume_from, model, optimizer)
 
     for epoch in range(args.epochs):
         if epoch < first:
-            list(batches)  # draws the order of that epoch, so that the next one is what it would have been
+            list(batches)  # draws the order of that epoch, so that the next one is as it would have been
             continue
-        seen = torch.zeros(2, device=device)  # sum of losses, number of images: the last stage knows
+        seen = torch.zeros(2, device=device)  # sum of losses, number of images: only the last stage knows them
         start = time.perf_counter()
         for images, labels in batches:
             optimizer.zero_grad()
@@ -143,7 +147,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def digits() -> tuple[TensorDataset, TensorDataset]:
-    """The same split in every process: images to learn from, and 384 to test, which makes whole batches."""
+    """Training images, and 384 test images, which make whole batches; split the same way in every process."""
     data = load_digits()
     images, labels = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
     learn, test = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).tensor_split([1413])
@@ -165,14 +169,14 @@ def accuracy(pipeline: Any, stage: Any, test_set: TensorDataset, batch_size: int
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
-    """Every process writes its layers; the metadata, which say what is where, come last."""
+    """Every process writes its layers; the metadata, which says what is where, comes last."""
     weights, moments = get_state_dict(model, optimizer, options=BY_NAME)
     state = {"model": weights, "optimizer": moments, "epochs_done": epochs_done}
     dcp.save(state, checkpoint_id=folder / f"epoch-{epochs_done:04}")
 
 
 def load(folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Go on from the newest whole checkpoint in a folder, if there is one; how many epochs are behind it."""
+    """Resume from the newest complete checkpoint in a folder, if there is one. Return the number of epochs done."""
     whole = sorted(folder.glob("epoch-*/.metadata")) if folder else []
     if not whole:
         return 0
@@ -182,7 +186,7 @@ def load(folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
     weights, moments = state["model"], state["optimizer"]
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=BY_NAME)
     if dist.get_rank() == 0:
-        print(f"goes on after epoch {state['epochs_done']} of {folder}", flush=True)
+        print(f"resumes after epoch {state['epochs_done']} of {folder}", flush=True)
     return int(state["epochs_done"])
 
 
@@ -190,8 +194,8 @@ def report(epoch: int, **metrics: float) -> None:
     if dist.get_rank() != 0:
         return
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=epoch)
 

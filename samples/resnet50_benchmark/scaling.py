@@ -1,9 +1,9 @@
-"""Measure several worlds, and show how well they scale: a table and a plot.
+"""Measure several numbers of nodes and processes, and show how well they scale: a table and a plot.
 
 Here:           python scaling.py --local
 On Azure ML:    python scaling.py --compute gpu-cluster --worlds 1x1 1x8 2x8 4x8
 
-A world is NODESxPROCESSES. Here they run one after the other; on Azure ML all are submitted at once.
+A world is NODESxPROCESSES. A local run measures them one after another; on Azure ML all are submitted at once.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def measured(run: Run | SubmitError, job: Job) -> Row:
 
 
 def efficiency(row: Row, first: Row) -> float:
-    """What a process does in this world, as a part of what it does in the smallest one."""
+    """The throughput of a process in this world, as a fraction of its throughput in the smallest one."""
     return (row.images_per_second / row.world_size) / (first.images_per_second / first.world_size)
 
 

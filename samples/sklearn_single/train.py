@@ -4,8 +4,8 @@ On a laptop:                       python train.py
 Here, as Azure ML would run it:    python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster      (a cluster of CPU nodes is enough)
 
-One process, one node, no launcher: most models of the traditional kind are trained like that, and a job still gives you
-the snapshot, the environment, the metrics and the outputs.
+One process, one node, no launcher: this is how most classical models are trained, and a job still gives you the
+snapshot, the environment, the metrics and the outputs.
 """
 
 import argparse
@@ -50,21 +50,21 @@ def main() -> None:
 def save(folder: Path, model: MLPClassifier, epochs_done: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     joblib.dump({"model": model, "epochs_done": epochs_done}, folder / "model.part")
-    os.replace(folder / "model.part", folder / "model.joblib")  # never half a model
+    os.replace(folder / "model.part", folder / "model.joblib")  # never an incomplete model
 
 
 def load(folder: Path) -> tuple[MLPClassifier, int] | None:
-    """What an earlier attempt of this run left: a job that Azure ML starts again goes on from there."""
+    """The checkpoint of an earlier attempt of this run: when Azure ML restarts a job, it resumes from there."""
     if not (folder / "model.joblib").exists():
         return None
-    state = joblib.load(folder / "model.joblib")  # runs code that is in the file: only load what is your own
-    print(f"goes on after epoch {state['epochs_done']} of {folder}", flush=True)
+    state = joblib.load(folder / "model.joblib")  # can run code from the file: load only your own
+    print(f"resumes after epoch {state['epochs_done']} of {folder}", flush=True)
     return state["model"], state["epochs_done"]
 
 
 def report(epoch: int, **metrics: float) -> None:
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
         import mlflow
 
         mlflow.log_metrics(metrics, step=epoch)

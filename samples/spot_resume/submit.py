@@ -17,7 +17,10 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=job.node_count)
     parser.add_argument("--processes", type=int, default=job.process_count_per_node, help="on each node")
     parser.add_argument(
-        "--preempt-after", type=float, metavar="SECONDS", help="here, take the nodes away after that time"
+        "--preempt-after",
+        type=float,
+        metavar="SECONDS",
+        help="with --local, simulate a spot eviction after this many seconds",
     )
     args = parser.parse_args()
 

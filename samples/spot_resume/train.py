@@ -1,11 +1,11 @@
-"""Train on nodes that may be taken away: a run that is killed half-way goes on where it was.
+"""Train on nodes that may be evicted: a run that is killed half-way resumes where it stopped.
 
-On a laptop, one process:          python train.py                              (Ctrl-C, and once more)
+On a laptop, one process:          python train.py                              (press Ctrl-C, then run it again)
 Here, as 2 nodes x 1 process:      python submit.py --local --preempt-after 7
-The same run on Azure ML:          python submit.py --compute gpu-cluster       (one with low-priority nodes)
+The same run on Azure ML:          python submit.py --compute gpu-cluster       (one with spot nodes)
 
-Low-priority nodes cost a fraction, and go without a signal that a script could hear. So it writes a checkpoint every
-few steps, whole or not at all, and begins by looking for one. Nothing else needs to know of it.
+Spot nodes cost less, and disappear without a signal that the script could catch. So it writes an atomic checkpoint
+every few steps, and looks for one when it starts. The rest of the script needs no changes.
 """
 
 import argparse
@@ -26,26 +26,26 @@ from torch.nn.parallel import DistributedDataParallel
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network on scikit-learn's handwritten digits.")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=64, help="images in one step, over all processes together")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per step, over all processes")
     parser.add_argument("--learning-rate", type=float, default=0.001)
-    parser.add_argument("--checkpoint-every", type=int, default=50, help="steps; what is lost at most")
-    parser.add_argument("--checkpoints", type=Path, default=Path("outputs"), help="folder that outlives a node")
+    parser.add_argument("--checkpoint-every", type=int, default=50, help="steps; the most that an eviction can lose")
+    parser.add_argument("--checkpoints", type=Path, default=Path("outputs"), help="a folder that outlives the node")
     args = parser.parse_args()
 
     device = join_the_world()
     train(args, device)
-    # A model that outlives its process group can hang or abort the exit of the process (gloo). Returning from train()
-    # is not enough: importing torch._dynamo, which DDP does in there, leaves train()'s frame in a reference cycle.
+    # A model that outlives its process group can make the process hang or abort at exit (gloo). Returning from train()
+    # is not enough: DDP imports torch._dynamo in there, which leaves train()'s frame in a reference cycle.
     gc.collect()
     dist.destroy_process_group()
 
 
 def join_the_world() -> torch.device:
-    """Find the other processes by what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
-    if "RANK" not in os.environ:  # python train.py: a world of one
+    """Connect to the other processes, using what Azure ML sets: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."""
+    if "RANK" not in os.environ:  # python train.py: a single process
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     if torch.cuda.is_available():
-        # Azure ML shows every process all GPUs of its node, so each takes its own.
+        # Every process sees all GPUs of its node, so each selects its own.
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         dist.init_process_group("nccl")
@@ -67,7 +67,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
     losses, start = torch.zeros((), device=device), time.perf_counter()
     for step in range(first + 1, args.steps + 1):
-        # Everything random hangs on the number of the step, so a run that goes on does what it would have done.
+        # All randomness depends only on the step, so a resumed run continues as if it had never stopped.
         chosen = torch.randint(len(labels), (args.batch_size,), generator=torch.Generator().manual_seed(step))
         mine = chosen[rank::world_size].to(device)
         loss = cross_entropy(model(images[mine]), labels[mine])
@@ -79,7 +79,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             dist.all_reduce(losses)
             loss_mean = float(losses) / args.checkpoint_every / world_size  # waits for the GPU
             speed = args.checkpoint_every * args.batch_size / (time.perf_counter() - start)
-            if rank == 0:  # of the world, not of the node
+            if rank == 0:  # global rank, not local rank
                 save(args.checkpoints, model, optimizer, step)
             report(step, loss=loss_mean, images_per_second=speed)
             losses, start = torch.zeros((), device=device), time.perf_counter()
@@ -91,7 +91,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """A new file for each checkpoint, which gets its name when it is whole; the one before stays, to be sure."""
+    """Write each checkpoint to a new file, renamed when it is complete; the previous one is kept as a backup."""
     folder.mkdir(parents=True, exist_ok=True)
     older = sorted(folder.glob("step-*.pt"))
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
@@ -102,8 +102,8 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step:
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Go on from the newest checkpoint, if there is one; how many steps are behind it."""
-    # Rank 0 chooses for all: the mounts of two nodes may not show the same files at the same moment.
+    """Resume from the newest checkpoint, if there is one. Return the number of steps done."""
+    # Rank 0 chooses for all: the mounts of two nodes may not show the same files at the same time.
     newest = [max(folder.glob("step-*.pt"), default=None)] if dist.get_rank() == 0 else [None]
     dist.broadcast_object_list(newest)
     if newest[0] is None:
@@ -115,7 +115,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def digits(device: torch.device) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """The same split in every process: images to learn from, and images to test."""
+    """Training and test images, split the same way in every process."""
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32, device=device).unsqueeze(1) / 16
     labels = torch.tensor(data.target, device=device)
@@ -135,8 +135,8 @@ def report(step: int, **metrics: float) -> None:
     if dist.get_rank() != 0:
         return
     print(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: rank 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only rank 0 needs it
 
         mlflow.log_metrics(metrics, step=step)
 

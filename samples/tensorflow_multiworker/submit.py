@@ -14,7 +14,7 @@ def main() -> None:
     where.add_argument("--dry-run", action="store_true", help="show what the job means, and start nothing")
     where.add_argument("--local", action="store_true", help="run it on this machine")
     where.add_argument("--compute", metavar="CLUSTER", help="run it on this cluster of your Azure ML workspace")
-    parser.add_argument("--nodes", type=int, default=job.node_count, help="and so workers: one on each")
+    parser.add_argument("--nodes", type=int, default=job.node_count, help="number of nodes, each with one worker")
     args = parser.parse_args()
 
     job = job.with_(node_count=args.nodes, compute=args.compute or job.compute)

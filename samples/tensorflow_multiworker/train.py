@@ -4,8 +4,8 @@ On a laptop, one process:          python train.py
 Here, as 2 workers:                python submit.py --local
 The same run on Azure ML:          python submit.py --compute gpu-cluster
 
-Azure ML starts one worker on each node, which takes all of its GPUs, and tells it by TF_CONFIG where the others are.
-Every replica has the whole model and learns from its own part of each batch; gradients are summed with an allreduce.
+Azure ML starts one worker on each node, which uses all of its GPUs and finds the others through TF_CONFIG. Every
+replica has the whole model and learns from its own part of each batch; gradients are summed with an allreduce.
 """
 
 import argparse
@@ -16,18 +16,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors alone, of TensorFlow's own lines
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # from TensorFlow itself, only errors
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
 TO_LEARN = 1409
-"""Of the 1,797 images; the rest is to test. Not a multiple of anything, as real data are not."""
+"""Of the 1,797 images; the rest are for testing. Like real data, this divides evenly by nothing."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network on scikit-learn's handwritten digits.")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=64, help="images that all workers together take in one step")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per step, over all workers")
     parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder for the checkpoint")
     parser.add_argument("--resume-from", type=Path, help="folder with an earlier run's checkpoint")
@@ -35,21 +35,30 @@ def main() -> None:
     if args.resume_from and not args.resume_from.is_dir():
         parser.error(f"--resume-from: there is no folder {args.resume_from}")
 
-    # Before anything else of TensorFlow: it reads TF_CONFIG, and waits until all workers are there.
+    drop_empty_ps()
+    # Before any other use of TensorFlow: it reads TF_CONFIG, and waits for all workers.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     index, workers = place()
     print(f"worker {index} of {workers}: {strategy.num_replicas_in_sync} replicas in the world", flush=True)
     train(strategy, args)
 
 
+def drop_empty_ps() -> None:
+    """Azure ML lists parameter servers even if there are none (`"ps":[]`), which crashes TensorFlow 2.13 and later."""
+    config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    if config and not config["cluster"].get("ps"):
+        config["cluster"].pop("ps", None)
+        os.environ["TF_CONFIG"] = json.dumps(config)
+
+
 def place() -> tuple[int, int]:
-    """This worker, and how many there are. Azure ML names no chief: worker 0 is the one."""
+    """The index of this worker and the number of workers. Azure ML names no chief, so worker 0 is the chief."""
     config = json.loads(os.environ.get("TF_CONFIG", '{"cluster": {"worker": [""]}, "task": {"index": 0}}'))
     return config["task"]["index"], len(config["cluster"]["worker"])
 
 
 def train(strategy: tf.distribute.Strategy, args: argparse.Namespace) -> None:
-    with strategy.scope():  # variables made in here are mirrored: each replica has them, and all change alike
+    with strategy.scope():  # variables created here are mirrored: each replica has a copy, and all copies stay equal
         tf.random.set_seed(0)
         model = network()
         optimizer = tf.keras.optimizers.Adam(args.learning_rate)
@@ -61,7 +70,7 @@ def train(strategy: tf.distribute.Strategy, args: argparse.Namespace) -> None:
             losses = tf.keras.losses.sparse_categorical_crossentropy(labels, model(images), from_logits=True)
             # Divided by the size of the whole batch: the allreduce sums, it does not average.
             loss = tf.reduce_sum(losses) / args.batch_size
-        # Adds up the gradients of all replicas.
+        # Sums the gradients of all replicas.
         weights = model.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return tf.reduce_sum(losses)
@@ -79,12 +88,12 @@ def train(strategy: tf.distribute.Strategy, args: argparse.Namespace) -> None:
         return strategy.reduce("sum", strategy.run(test_step, (images, labels)), axis=None)
 
     checkpoints = Checkpoints(args.output, model=model, optimizer=optimizer, epochs_done=epochs_done)
-    # A job that Azure ML starts again finds what it wrote itself; --resume-from goes on from another one.
+    # When Azure ML restarts a job, it finds its own checkpoint; --resume-from continues from another run's.
     checkpoints.load(args.output) or checkpoints.load(args.resume_from)
     learn_set, test_set = digits()
     for epoch in range(int(epochs_done.numpy()) + 1, args.epochs + 1):
-        # Another order in each epoch, the same in all workers: each then takes its part of every batch. What is left
-        # over is dropped: a worker might get no image of it, on which oneDNN's convolution fails (TensorFlow 2.21).
+        # A different order in each epoch, the same in all workers; each takes its part of every batch. The rest is
+        # dropped: a worker might get no image from it, and oneDNN's convolution fails on none (TensorFlow 2.21).
         batches = learn_set.shuffle(TO_LEARN, seed=epoch).batch(args.batch_size, drop_remainder=True)
         start, losses = time.perf_counter(), 0.0
         for images, labels in strategy.experimental_distribute_dataset(batches):
@@ -100,11 +109,11 @@ def train(strategy: tf.distribute.Strategy, args: argparse.Namespace) -> None:
 
 
 def digits() -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """The same split in every worker: images to learn from, and images to test."""
+    """Training and test images, split the same way in every worker."""
     data = load_digits()
     images, labels = (data.images[..., None] / 16).astype("float32"), data.target.astype("int32")
     options = tf.data.Options()
-    # There are no files to share out: each worker reads all, and takes its part of every batch.
+    # There are no files to divide: each worker reads everything, and takes its part of every batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     order = tf.random.Generator.from_seed(0).uniform([len(labels)]).numpy().argsort()
     learn, test = order[:TO_LEARN], order[TO_LEARN:]
@@ -130,11 +139,11 @@ def network() -> tf.keras.Model:
 
 
 class Checkpoints:
-    """Saving is something that all workers do together; the files that count are those of the chief."""
+    """All workers take part in saving; only the chief's files count."""
 
     def __init__(self, folder: Path, **parts: Any) -> None:
         index, _ = place()
-        # Two writers of one file would break it, so the others write what nobody reads.
+        # Two writers would corrupt the file, so the others write to files that nobody reads.
         self.folder = folder if index == 0 else Path(f"not-the-chief-{index}")
         self.checkpoint = tf.train.Checkpoint(**parts)
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(self.folder), max_to_keep=1)
@@ -143,12 +152,12 @@ class Checkpoints:
         self.manager.save()
 
     def load(self, folder: Path | None) -> bool:
-        """Go on from the checkpoint in a folder, if there is one. All workers read that of the chief."""
+        """Resume from the checkpoint in a folder, if there is one. All workers read the chief's."""
         found = tf.train.latest_checkpoint(str(folder)) if folder else None
         if found:
             self.checkpoint.restore(found).assert_consumed()
             if place()[0] == 0:
-                print(f"goes on after epoch {int(self.checkpoint.epochs_done.numpy())} of {folder}", flush=True)
+                print(f"resumes after epoch {int(self.checkpoint.epochs_done.numpy())} of {folder}", flush=True)
         return bool(found)
 
 
@@ -156,8 +165,8 @@ def report(epoch: int, **metrics: float) -> None:
     if place()[0] != 0:
         return
     print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), flush=True)
-    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run; a bare laptop keeps no records
-        import mlflow  # not at the top: worker 0 alone needs it
+    if "MLFLOW_TRACKING_URI" in os.environ and find_spec("mlflow"):  # set in every run, but not on a bare laptop
+        import mlflow  # not at the top: only worker 0 needs it
 
         mlflow.log_metrics(metrics, step=epoch)
 

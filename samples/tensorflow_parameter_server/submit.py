@@ -14,7 +14,7 @@ def main() -> None:
     where.add_argument("--dry-run", action="store_true", help="show what the job means, and start nothing")
     where.add_argument("--local", action="store_true", help="run it on this machine")
     where.add_argument("--compute", metavar="CLUSTER", help="run it on this cluster of your Azure ML workspace")
-    parser.add_argument("--nodes", type=int, default=job.node_count, help="and so workers: one on each")
+    parser.add_argument("--nodes", type=int, default=job.node_count, help="number of nodes, each with one worker")
     parser.add_argument("--servers", type=int, default=1, help="parameter servers; at most one on each node")
     args = parser.parse_args()
 

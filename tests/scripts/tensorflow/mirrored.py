@@ -5,8 +5,11 @@ import os
 
 import tensorflow as tf
 
-strategy = tf.distribute.MultiWorkerMirroredStrategy()
 config = json.loads(os.environ["TF_CONFIG"])
+if not config["cluster"].get("ps"):  # TensorFlow dies of an empty list, which Azure ML gives to workers only
+    config["cluster"].pop("ps", None)
+    os.environ["TF_CONFIG"] = json.dumps(config)
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
 index, workers = config["task"]["index"], len(config["cluster"]["worker"])
 
 with strategy.scope():

@@ -1,0 +1,1 @@
+"""Compares a plan with a real workspace: pure, from facts that other code has read."""

@@ -1,0 +1,1 @@
+"""Watches a run: where its processes are, and whether they make progress."""

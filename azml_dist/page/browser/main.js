@@ -1,0 +1,15 @@
+showHead();
+showVerdict();
+showStacks();
+showMembers();
+showWorld();
+showTimeline();
+showPlots("metrics", "Metrics", sheet.plots, sheet.no_plots);
+showPlots("system", "System", sheet.system, sheet.no_system);
+showLogs();
+showData();
+showEnvironment();
+showNotes();
+showNext();
+page.append(el("footer", {}, sheet.foot), tip);
+document.documentElement.dataset.ready = "yes";

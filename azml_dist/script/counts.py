@@ -1,0 +1,232 @@
+"""Compares numbers of nodes and processes in the script and its launchers with the job; checks the process group."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+
+from azml_dist.errors import Finding
+from azml_dist.notation import shell
+from azml_dist.script.look import Look, is_for_one_rank
+from azml_dist.script.source import Module, Program
+from azml_dist.words import late, plural
+
+_TRAINERS = (
+    *("lightning.Trainer", "lightning.pytorch.Trainer", "pytorch_lightning.Trainer"),
+    *("lightning.Fabric", "lightning.fabric.Fabric", "lightning_fabric.Fabric"),
+)
+_WRAPPERS = (".DistributedDataParallel", "torch.distributed.fsdp.FullyShardedDataParallel")
+_STARTS_A_GROUP = (
+    r"init_process_group|init_distributed|init_device_mesh|Accelerator|lightning|deepspeed|horovod|transformers"
+    r"|init_dist|ray\.train|colossalai|composer"
+)
+_KNOWN_PACKAGES = frozenset(
+    [
+        *("torch", "torchvision", "torchaudio", "torchtext", "numpy", "scipy", "pandas", "PIL", "sklearn", "tqdm"),
+        *("matplotlib", "yaml", "tensorboard", "mlflow", "datasets", "timm", "wandb", "cv2", "einops", "azure"),
+    ]
+)
+"""Packages that do not start a process group by themselves."""
+
+
+def of_counts(look: Look) -> Iterator[Finding]:
+    """All findings about numbers of nodes and processes, and about what starts the process group."""
+    for module, call in look.calls(*_TRAINERS):
+        yield from _trainer(look, module, call)
+    yield from _launchers(look)
+    yield from _groups(look)
+    yield from _parameter_servers(look)
+    yield from _empty_ps(look)
+
+
+def _trainer(look: Look, module: Module, call: ast.Call) -> Iterator[Finding]:
+    """With Lightning, ranks wait for each other if its number of processes differs from that of the job (seen).
+
+    With one device and no strategy, each trains alone (seen): on purpose, if one rank tests after all have trained.
+    """
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if None in given or look.kind not in ("PyTorch", None) or (look.kind is None and look.entry.launcher):
+        return
+    if "horovod" in (look.value(given.get("accelerator")), look.value(given.get("strategy"))):
+        return  # which counts the processes itself
+    nodes = look.number(given["num_nodes"]) if "num_nodes" in given else 1
+    devices = _devices(look, given.get("devices"))
+    if nodes is None or is_for_one_rank(look, module, call):
+        return
+    what = module.full_name(call.func).rpartition(".")[2]
+    wants = f"`num_nodes={nodes}`" if "num_nodes" in given else "`num_nodes=1`, its default"
+    job_nodes, per_node = look.job.node_count, look.per_node
+    has_strategy = _has_strategy(look, given.get("strategy"))
+    if _is_alone(look, call):
+        yield from _alone(look, module, call)
+    elif nodes != job_nodes:
+        has_several_gpus = look.size is not None and look.size.gpu_count > 1 and "accelerator" not in given
+        may_be_alone = nodes == 1 and devices is None and not has_strategy and not has_several_gpus
+        yield from look.finding(
+            "trainer-counts",
+            "warning" if may_be_alone else look.level(call),
+            (module, call),
+            f"the {what} is for {wants}, but the job has {plural(job_nodes, 'node')}: its ranks wait for each other"
+            f" forever{', or each trains alone if it sees one device' if may_be_alone else ''}",
+            f"write `num_nodes={job_nodes}`, or `num_nodes=int(os.environ.get('AZUREML_NODE_COUNT', 1))`",
+        )
+    elif devices is not None and per_node is not None and look.kind == "PyTorch" and devices != per_node:
+        yield from look.finding(
+            "trainer-counts",
+            look.level(call),
+            (module, call),
+            f"the {what} is for `devices={devices}`, but the job starts {plural(per_node, 'process', 'processes')} on"
+            " each node: its ranks wait for each other forever",
+            f"write `devices={per_node}`, or set `distribution.process_count_per_instance` to {devices}",
+        )
+
+
+def _has_strategy(look: Look, node: ast.expr | None) -> bool:
+    """Whether it is one for several processes; `auto` and None leave that to the number of devices."""
+    return isinstance(node, ast.Call) or look.value(node) not in (None, "auto")
+
+
+def _is_alone(look: Look, call: ast.Call) -> bool:
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    nodes = look.number(given["num_nodes"]) if "num_nodes" in given else 1
+    has_none = "strategy" not in given or look.value(given["strategy"]) == "auto"
+    return nodes == 1 and _devices(look, given.get("devices")) == 1 and has_none
+
+
+def _alone(look: Look, module: Module, call: ast.Call) -> Iterator[Finding]:
+    processes = look.job.node_count * (look.per_node or 1)
+    others = [other for _, other in look.calls(*_TRAINERS)]
+    if look.kind is None or processes == 1 or not all(_is_alone(look, other) for other in others):
+        return  # one rank may test a model that all have trained
+    yield from look.finding(
+        "trainer-counts",
+        "warning",
+        (module, call),
+        f"`devices=1` on one node and no `strategy`: each of the {processes} processes of the job trains alone",
+        f"write `num_nodes={look.job.node_count}, devices={look.per_node}`, or start one process",
+    )
+
+
+def _devices(look: Look, node: ast.expr | None) -> int | None:
+    value = look.value(node)
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part.strip()] if "," in value else _whole(value)
+    if isinstance(value, list | tuple):
+        return len(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.strip().isdigit() else None
+
+
+_NODES = {"torchrun": ("--nnodes",), "accelerate launch": ("--num_machines", "--num-machines")}
+
+
+def _launchers(look: Look) -> Iterator[Finding]:
+    for launcher in shell.launchers(look.job.shell_command):
+        names = _NODES.get("torchrun" if "torch.distributed" in launcher.text else launcher.text)
+        count = launcher.option(*names) if names else None
+        if count is None or not count.isdigit() or int(count) == look.job.node_count:
+            continue
+        few = int(count) < look.job.node_count
+        yield Finding(
+            "launcher-counts",
+            "warning" if few else "error",
+            f"`{launcher.text}` is for {plural(int(count), 'node')}, but the job has {look.job.node_count}: "
+            + ("each node starts a separate run" if few else "it waits for the others forever"),
+            "write `$AZUREML_NODE_COUNT`, the number of nodes of the job",
+            "command",
+        )
+
+
+def _groups(look: Look) -> Iterator[Finding]:
+    """A model that is wrapped for several processes before the process group exists."""
+    wrapped = [*look.calls(*_WRAPPERS)] if look.is_parallel else []
+    if not wrapped or not look.program.is_whole or look.program.says(_STARTS_A_GROUP):
+        return
+    if not all(_is_understood(look.program, module) for module in look.program.modules):
+        return
+    for module, call in wrapped:
+        if not module.full_name(call.func).startswith("torch."):
+            continue
+        message = "nothing starts the process group that `DistributedDataParallel` needs, so it raises an error"
+        hint = "call `torch.distributed.init_process_group()` first"
+        yield from look.finding("no-process-group", look.level(call), (module, call), message, hint)
+        return
+
+
+def _is_understood(program: Program, module: Module) -> bool:
+    """Whether a file imports nothing that may start a process group by itself."""
+    for node in module.nodes:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        for name in names:
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top not in _KNOWN_PACKAGES and not program.find(name, module):
+                return False
+    return True
+
+
+def _parameter_servers(look: Look) -> Iterator[Finding]:
+    if look.kind != "TensorFlow" or not getattr(look.job.distribution, "parameter_server_count", 0):
+        return
+    if look.program.says(r"chief"):
+        return
+    for module, call in look.calls(".distribute.ParameterServerStrategy", ".experimental.ParameterServerStrategy"):
+        if ".v1." in module.full_name(call.func):
+            continue
+        message = "`ParameterServerStrategy` needs a chief, but Azure ML's `TF_CONFIG` has only workers and servers"
+        hint = "make worker 0 the chief: change `TF_CONFIG` before you create the strategy"
+        yield from look.finding("no-chief", "warning", (module, call), message, hint)
+
+
+def _empty_ps(look: Look) -> Iterator[Finding]:
+    """Microsoft's sample removes it, "necessary for TensorFlow 2.13 and later" (azureml-examples,
+    `tensorflow/mnist-distributed`); TensorFlow 2.21 ends with SIGSEGV (seen)."""
+    if '"ps":[]' not in look.tf_config or look.program.says(r"""["']ps["']|environ\[["']TF_CONFIG["']\]\s*="""):
+        return
+    names = (".distribute.MultiWorkerMirroredStrategy", ".experimental.MultiWorkerMirroredStrategy")
+    for module, call in look.calls(*names):
+        if call.args or any(keyword.arg in ("cluster_resolver", None) for keyword in call.keywords):
+            continue
+        message = 'without parameter servers, `TF_CONFIG` has `"ps":[]`, which crashes TensorFlow 2.13 and later'
+        hint = "remove it before you create the strategy, as `samples/tensorflow_multiworker/train.py` does"
+        yield from look.finding("empty-ps", "warning", (module, call), message, hint)
+
+
+_CPU_SIZE = late(r"(?i)Standard_[ABDEFHLM]\w*")
+"""Azure's series without GPUs; those with GPUs start with an N."""
+
+
+def of_backends(look: Look) -> Iterator[Finding]:
+    """NCCL on a VM size without GPUs."""
+    size = look.job.instance_type or ""
+    if not _CPU_SIZE.fullmatch(size):
+        return
+    for module, call in look.calls("torch.distributed.init_process_group"):
+        first = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "backend"), None)
+        if look.value(first) == "nccl":
+            message = f"NCCL needs GPUs, but {size} has none"
+            hint = "write `gloo`, or use a size with GPUs"
+            yield from look.finding("nccl-without-gpu", look.level(call), (module, call), message, hint)
+
+
+_DUMPS = frozenset(["TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"])
+
+
+def of_dumps(look: Look) -> Iterator[Finding]:
+    """A job that asks for dumps of hangs, and a script that will not leave any."""
+    if not _DUMPS & set(look.job.environment_variables):
+        return
+    hint = "rehearse it with `azml-dist run`, whose watch also names the rank and line here"
+    if look.kind in ("TensorFlow", "Ray"):
+        message = f"if this job hangs, no dump will come: torch writes one over NCCL, and this is {look.kind}"
+        yield Finding("no-dump-of-a-hang", "note", message, hint, "environment_variables")
+    for module, call in look.calls("torch.distributed.init_process_group"):
+        first = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "backend"), None)
+        if look.value(first) == "gloo":
+            message = "if this job hangs, no dump will come: only NCCL writes one when it times out, and this is gloo"
+            yield from look.finding("no-dump-of-a-hang", "note", (module, call), message, hint)

@@ -1,0 +1,327 @@
+"""Variables that the script reads although this job does not set them, or sets to values that cannot be right here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from azml_dist.errors import Finding
+from azml_dist.script.look import Look, is_guarded
+from azml_dist.script.source import Module, is_main_block
+from azml_dist.words import late, nearest, plural
+
+_TORCH = late(
+    r"(?:LOCAL_|NODE_|GROUP_|ROLE_)?RANK|(?:LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(?:ADDR|PORT)"
+    r"|TORCHELASTIC_\w+"
+)
+_MPI = late(r"(?:OMPI|PMI|PMIX|MV2)_\w+")
+_OF_THE_JOB = late(r"(?P<kind>AZURE_ML_INPUT|AZURE_ML_OUTPUT|AZUREML_PARAMETER|AZUREML_DATAREFERENCE)_(?P<name>\w+)")
+_ALMOST_OF_THE_JOB = late(r"(?:AZUREML_(?P<kind>INPUT|OUTPUT)|AZURE_ML_(?P<value>PARAMETER))_(?P<name>\w+)")
+_BATCH_AI = late(r"AZ_BATCH(?:AI)?_\w+")
+_RANKS = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
+_OTHER_SOURCE = r"OMPI_COMM|PMI_RANK|mpi4py|horovod|\bhvd\b|init_distributed|SLURM_PROCID|TF_CONFIG|TFConfigCluster"
+_SETS_THEM = r"init_distributed|lightning|accelerate|\bray\b|transformers|composer|colossalai|load_dotenv"
+"""Packages that set torch's variables themselves, from those of other launchers."""
+_SETS_TORCHRUNS = r"\bray\b|composer|load_dotenv"
+"""Packages that set the variables of torchrun that Azure ML leaves out under PyTorch."""
+_SETS_ANY = (
+    r"environ\s*\[(?!\s*['\"][^'\"]*['\"]\s*\])[^=\n]+\]\s*=[^=]|environ\.update\(|environ\s*\|=|load_dotenv"
+    r"|(?:environ\.setdefault|putenv)\(\s*(?!['\"])"
+)
+"""What sets variables whose names the source does not say."""
+_WITHIN_REACH = {
+    "torchrun": _TORCH,
+    "torch.distributed.launch": _TORCH,
+    "deepspeed": _TORCH,
+    "accelerate": _TORCH,
+    **dict.fromkeys(["mpirun", "mpiexec", "horovodrun", "orterun"], _MPI),
+}
+"""What a launcher in the command sets for the processes that it starts."""
+_LOCAL = frozenset(["localhost", "127.0.0.1", "::1", "0.0.0.0"])
+
+
+class Read(NamedTuple):
+    """One place where the script reads a variable."""
+
+    name: str
+    module: Module
+    node: ast.expr
+    fails: bool
+    """Whether it raises an error if the variable is not set."""
+    default: bool
+
+
+def of_variables(look: Look) -> Iterator[Finding]:
+    """All findings about the environment of the processes."""
+    said: set[str] = set()
+    for read in _reads(look):
+        if read.name not in said and (found := list(_unset(look, read))):
+            said.add(read.name)
+            yield from found
+    yield from _masters(look)
+    yield from _node_ranks(look)
+
+
+def _reads(look: Look) -> Iterator[Read]:
+    for module in look.program.modules:
+        for node in module.nodes:
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+                if module.full_name(node.value) == "os.environ" and (name := _text(node.slice)):
+                    yield Read(name, module, node, True, False)
+            elif (
+                isinstance(node, ast.Call)
+                and module.full_name(node.func) in ("os.environ.get", "os.getenv")
+                and (name := _text(node.args[0]) if node.args else None)
+            ):
+                yield _get(module, node, name)
+
+
+def _get(module: Module, node: ast.Call, name: str) -> Read:
+    """A read that returns None, or a default, if the variable is not set."""
+    default = len(node.args) > 1 or bool(node.keywords)
+    parent = module.parents.get(node)
+    in_int = isinstance(parent, ast.Call) and module.full_name(parent.func) in ("int", "float")
+    return Read(name, module, node, in_int and not default, default)
+
+
+def _text(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _unset(look: Look, read: Read) -> Iterator[Finding]:
+    name = read.name
+    if name in look.known or _is_set_by_the_launcher(look, name) or _is_set_by_the_script(look, name):
+        return
+    if own := _OF_THE_JOB.fullmatch(name):
+        yield from _undeclared(look, read, own)
+    elif almost := _ALMOST_OF_THE_JOB.fullmatch(name):
+        yield from _misspelt(look, read, almost)
+    elif _TORCH.fullmatch(name) or _MPI.fullmatch(name) or name == "TF_CONFIG":
+        yield from _of_another_world(look, read)
+    elif _BATCH_AI.fullmatch(name) and read.fails and not _is_asked_for(read):
+        message = f"as far as we know, `{name}` is not set in this job: `{ast.unparse(read.node)}` raises an error"
+        yield from look.finding("variable-not-set", "warning", (read.module, read.node), message, _instead(look, name))
+
+
+def _is_set_by_the_launcher(look: Look, name: str) -> bool:
+    pattern = _WITHIN_REACH.get(look.entry.launcher or "")
+    return bool(pattern and pattern.fullmatch(name) and name != "NODE_RANK")
+
+
+def _is_set_by_the_script(look: Look, name: str) -> bool:
+    quoted = rf"['\"]{name}['\"]"
+    return look.program.says(
+        rf"environ\s*\[\s*{quoted}\s*\]\s*=[^=]|setdefault\(\s*{quoted}|putenv\(\s*{quoted}|{_SETS_ANY}"
+    )
+
+
+def _of_another_world(look: Look, read: Read) -> Iterator[Finding]:
+    sets_them = _SETS_TORCHRUNS if look.kind == "PyTorch" else _SETS_THEM
+    if (_TORCH.fullmatch(read.name) and look.program.says(sets_them)) or _is_asked_for(read):
+        return
+    if read.fails:
+        level = look.level(read.node)
+        if level == "warning" and (look.kind is None or _may_be_chosen(look, read)):
+            return  # the code before it may test how it was started
+        yield from look.finding(
+            "variable-not-set",
+            level,
+            (read.module, read.node),
+            f"`{read.name}` is not set in this job, {_this(look)}: `{ast.unparse(read.node)}` raises an error",
+            _instead(look, read.name),
+        )
+    elif read.default and _is_rank_of_another_world(look, read.name):
+        yield from look.finding(
+            "rank-by-default",
+            "warning",
+            (read.module, read.node),
+            f"`{read.name}` is not set in this job, {_this(look)}: every process uses the default on this line and acts"
+            " as if it were the only one",
+            _instead(look, read.name),
+        )
+
+
+def _is_rank_of_another_world(look: Look, name: str) -> bool:
+    is_other = name in _RANKS and look.kind in ("Mpi", "TensorFlow") and look.is_parallel
+    return is_other and not look.program.says(_OTHER_SOURCE)
+
+
+def _this(look: Look) -> str:
+    if look.kind is None:
+        return "which has no distribution"
+    return f"whose distribution is {look.kind}"
+
+
+def _instead(look: Look, name: str) -> str | None:
+    mpi = {
+        "RANK": "OMPI_COMM_WORLD_RANK",
+        "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
+        "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
+        "LOCAL_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_SIZE",
+    }
+    torch = {theirs: ours for ours, theirs in mpi.items() if ours != "LOCAL_WORLD_SIZE"}
+    if look.kind == "Mpi":
+        if name in mpi:
+            return f"under MPI it is `{mpi[name]}`; or add `distribution: {{type: pytorch}}` to the job"
+        return "add `distribution: {type: pytorch}` to the job, which sets torch's variables"
+    if name == "LOCAL_WORLD_SIZE":
+        return (
+            f"only torchrun sets it; this job runs {look.job.process_count_per_node} processes on each node:"
+            " pass that number to the script, or use a default"
+        )
+    if look.kind == "PyTorch":
+        return f"under PyTorch it is `{torch[name]}`" if name in torch else _like(look, name)
+    if _MPI.fullmatch(name):
+        return "add `distribution: {type: mpi}` to the job"
+    return "add `distribution: {type: pytorch}` to the job" if look.kind is None else _like(look, name)
+
+
+def _like(look: Look, name: str) -> str | None:
+    return nearest(name, look.known)
+
+
+def _is_asked_for(read: Read) -> bool:
+    """Whether the script tests a variable, or expects an exception, before it gets there."""
+    for parent, child in read.module.above(read.node):
+        if (
+            isinstance(parent, ast.If | ast.IfExp | ast.While)
+            and child is not parent.test
+            and not is_main_block(parent)
+        ):
+            return True
+        if isinstance(parent, ast.BoolOp | ast.Assert | ast.match_case):
+            return True
+        if isinstance(parent, ast.With) and any("suppress" in ast.unparse(item.context_expr) for item in parent.items):
+            return True
+        if isinstance(parent, ast.Try) and parent.handlers and child in parent.body:
+            return True
+    return any(map(_leaves_if_unset, read.module.before(read.node)))
+
+
+_ABOUT_THE_START = late(r"(?i)environ|getenv|launch|distrib|\bmpi|slurm|rank|single|world|backend|initialized")
+
+
+def _leaves_if_unset(node: ast.stmt) -> bool:
+    """`if "RANK" not in os.environ: return 0` and similar tests."""
+    return (
+        isinstance(node, ast.If)
+        and bool(_ABOUT_THE_START.search(ast.unparse(node.test)))
+        and any(isinstance(inner, ast.Return | ast.Raise | ast.Continue) for inner in ast.walk(node))
+    )
+
+
+def _may_be_chosen(look: Look, read: Read) -> bool:
+    """Whether the code before it may test how it was started, or choose the function that it is in."""
+    function = read.module.function_of(read.node)
+    is_known = function is not None and read.module.functions.get(function.name) is function
+    is_passed_on = function is not None and is_known and not look.program.callers(read.module, function)
+    return is_passed_on or is_guarded(look, read.module, read.node, _is_chosen)
+
+
+def _is_chosen(module: Module, node: ast.AST) -> bool:
+    """Whether a node is inside a condition, or in a function that is not called by its name."""
+    function = module.function_of(node)
+    is_alone = function is not None and function.name not in module.functions
+    return is_alone or any(
+        isinstance(parent, ast.If | ast.IfExp | ast.Try | ast.While | ast.match_case) and not is_main_block(parent)
+        for parent, _ in module.above(node)
+    )
+
+
+def _undeclared(look: Look, read: Read, own: re.Match[str]) -> Iterator[Finding]:
+    if not read.fails or _is_asked_for(read):
+        return
+    what = "output" if own["kind"] == "AZURE_ML_OUTPUT" else "input"
+    declared = look.job.outputs if what == "output" else look.job.inputs
+    if own["name"] in declared:
+        is_data = what == "output" or look.job.is_data(own["name"])
+        right = f"AZURE_ML_{what.upper()}" if is_data else "AZUREML_PARAMETER"
+        message = f"`{read.name}` is not set: the value of the {what} `{own['name']}` is in `{right}_{own['name']}`"
+        hint: str | None = f"read `{right}_{own['name']}`"
+    else:
+        message = f"`{read.name}` is not set: the job has no {what} `{own['name']}`"
+        hint = nearest(own["name"], declared) or f"add {what}s.{own['name']} to the job"
+    yield from look.finding("variable-not-set", look.level(read.node), (read.module, read.node), message, hint)
+
+
+def _misspelt(look: Look, read: Read, almost: re.Match[str]) -> Iterator[Finding]:
+    """A name like those of Azure ML for an input or output that the job has."""
+    name = almost["name"]
+    what = "output" if almost["kind"] == "OUTPUT" else "input"
+    if name not in (look.job.outputs if what == "output" else look.job.inputs) or not read.fails or _is_asked_for(read):
+        return
+    is_data = what == "output" or look.job.is_data(name)
+    right = f"AZURE_ML_{what.upper()}_{name}" if is_data else f"AZUREML_PARAMETER_{name}"
+    message = f"`{read.name}` is not set: the value of the {what} `{name}` is in `{right}`"
+    yield from look.finding(
+        "variable-not-set", look.level(read.node), (read.module, read.node), message, f"read `{right}`"
+    )
+
+
+def _masters(look: Look) -> Iterator[Finding]:
+    """A master address that other nodes cannot reach."""
+    if look.job.node_count == 1:
+        return
+    nodes = plural(look.job.node_count, "node")
+    given = list(_set_in_the_script(look))
+    for module, node, name, value in given:
+        if name == "MASTER_ADDR" and value in _LOCAL:
+            message = f"the master is {value}, but the job has {nodes}: each node would wait for its own rank 0"
+            yield from look.finding(
+                "master-on-every-node",
+                look.level(node),
+                (module, node),
+                message,
+                "keep the MASTER_ADDR that the run sets",
+            )
+        elif (
+            name == "MASTER_PORT"
+            and "MASTER_PORT" in look.known
+            and not any(n == "MASTER_ADDR" for _, _, n, _ in given)
+        ):
+            message = f"the port of the master is always {value}, whatever the run sets, and may be in use on node 0"
+            yield from look.finding(
+                "fixed-master-port", "warning", (module, node), message, "keep the MASTER_PORT that the run sets"
+            )
+    for module, call in look.calls("torch.distributed.init_process_group"):
+        method = next((k.value for k in call.keywords if k.arg == "init_method"), None)
+        address = _text(method) if method else None
+        if address and re.match(r"tcp://(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0)\b", address):
+            message = (
+                f"the processes meet at {address}, but the job has {nodes}: each node would wait for its own rank 0"
+            )
+            hint = "remove `init_method`: torch then reads MASTER_ADDR and MASTER_PORT"
+            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
+
+
+def _set_in_the_script(look: Look) -> Iterator[tuple[Module, ast.stmt, str, str]]:
+    """Plain values that the script assigns to variables without testing whether they are set."""
+    for module in look.program.modules:
+        for node in module.nodes:
+            if not isinstance(node, ast.Assign) or not isinstance(target := node.targets[0], ast.Subscript):
+                continue
+            name, value = _text(target.slice), _text(node.value)
+            if not name or value is None or module.full_name(target.value) != "os.environ":
+                continue
+            if not any(
+                isinstance(parent, ast.If | ast.Try) and not is_main_block(parent) for parent, _ in module.above(node)
+            ):
+                yield module, node, name, value
+
+
+def _node_ranks(look: Look) -> Iterator[Finding]:
+    if look.kind != "Mpi" or look.job.process_count_per_node == 1:
+        return
+    for module in look.program.modules:
+        for node in module.nodes:
+            if not isinstance(node, ast.Assign) or "OMPI_COMM_WORLD_RANK" not in ast.unparse(node.value):
+                continue
+            if re.search(r"(?i)\bNODE_RANK\b", ast.unparse(node.targets[0])) and "//" not in ast.unparse(node.value):
+                message = (
+                    "OMPI_COMM_WORLD_RANK counts processes, not nodes: with"
+                    f" {look.job.process_count_per_node} processes on a node it is not the rank of the node"
+                )
+                hint = "divide it by OMPI_COMM_WORLD_LOCAL_SIZE (`//`)"
+                yield from look.finding("rank-taken-for-node", "warning", (module, node), message, hint)

@@ -1,0 +1,552 @@
+"""What the log of one process says about its end: causes, consequences, and what it did last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Literal
+
+from azml_dist.verdict.ends import Statement, statements
+from azml_dist.verdict.hints import About
+from azml_dist.verdict.known import CODE_ROOT, Known
+from azml_dist.verdict.scan import FINGERPRINT, OF_LAUNCHERS, OF_TRACEBACKS, without_digits
+from azml_dist.verdict.signatures import (
+    ABORT_AT_EXIT,
+    EXCEPTIONS,
+    FINISHED,
+    NOISE,
+    OF_A_PEER,
+    OF_LINES,
+    PROGRESS,
+    WHOLE,
+    Signature,
+    compiled,
+    may_be_in,
+    words_of,
+)
+from azml_dist.verdict.streams import Stream
+from azml_dist.verdict.tracebacks import Frame, Raised, Traceback, tracebacks
+from azml_dist.verdict.verdict import Certainty, Evidence, Kind
+
+_LIBRARY = re.compile(
+    r"(?:site|dist)-packages[/\\]|[/\\]lib(?:64)?[/\\]python\d|[/\\]Lib[/\\]|^<|azureml-setup[/\\]|[/\\]runpy\.py$"
+    r"|context_manager_injector\.py|^/tmp/ray/|[/\\]miniconda\w*[/\\]|[/\\]bin[/\\](?:torchrun|accelerate|deepspeed)$"
+    r"|__autograph_generated_file"
+)
+"""Paths of code that is not the user's; AutoGraph of TensorFlow rewrites functions into temporary files."""
+_LAUNCHER = re.compile(r"torch/distributed/(?:launch|run)|accelerate/(?:commands/)?launch|deepspeed/launcher")
+_WRAPPER = re.compile(r"azureml-setup[/\\]|context_manager_injector\.py")
+_TIME = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)[ T_](?P<time>\d\d:\d\d:\d\d(?:[.,]\d{1,6})?)"
+    r"|[EWIF](?P<month>\d\d)(?P<day>\d\d) (?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,6})?)"
+)
+_STEP = re.compile(r"(?i)\b(?:step|iter(?:ation)?|batch)\b\W{0,3}(\d{1,12})")
+_NO_START = re.compile(r"^(?:init_\w+|Py_Initialize)\b")
+_OF_THE_SYSTEM = re.compile(r"^(?:OS|IO|Environment|BlockingIO|ChildProcess|Interrupted|Timeout|Connection)Error$")
+"""Exceptions by which the system says no: the line that met it may be right."""
+_OF_PYTHON = frozenset({"KeyError", "IndexError", "AttributeError", "NameError", "ZeroDivisionError"})
+"""Exceptions that Python itself raises, in one line."""
+_OF_VALUES = frozenset({"ValueError", "TypeError", "AssertionError", "NotImplementedError"})
+"""Exceptions about values: what their further lines say of a peer or of a machine is a quotation."""
+_OF_MACHINES = frozenset(
+    {"gpu-out-of-memory", "gpu-hardware", "host-out-of-memory", "shared-memory", "disk-full", "killed", "crash"}
+)
+OF_COMMANDS = frozenset({"missing-file", "missing-module", "permission", "data-access", "bad-arguments", "user-code"})
+"""What commands before the script may say, which fail without ending the process."""
+_FEW_STEPS = 2
+"""Steps that may follow the exception that ended a process, as other threads report them."""
+_AFTER = 20
+"""Lines that may follow the traceback of a process that failed."""
+_BELOW = 15
+"""How many lines to take after an exception whose message ends with a colon."""
+_MANY = 64
+"""How many lines that pass a gate to check."""
+_LONG = 24
+"""How many lines after such a line a multi-line pattern may match."""
+_LAST, _KEPT = 60, 30
+"""How many last lines of a rank may be about the whole run, and how many lines of its log to keep."""
+_PRINT = re.compile(
+    r"Rank (?P<rank>\d+) is running collective: CollectiveFingerPrint\("
+    r"(?P<print>.{0,400}?TensorShape=\[[^\]]*\]|[^)]{0,400})"
+)
+_KERNEL_COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_NEAR = 12
+"""Lines before a failure that are kept."""
+_SIGNIFICANT = re.compile(r"\d+|0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What may have ended a process."""
+
+    rank: int | None
+    log: str
+    kind: Kind
+    certainty: Certainty
+    strength: int
+    """3: a cause; 2: a failure that something else may explain; 1: the process continued after it."""
+    lines: tuple[tuple[int, str], ...]
+    exception: str | None = None
+    message: str | None = None
+    place: Frame | None = None
+    hint: str | None = None
+    blame: str = "rank"
+    signature: Signature | None = None
+    when: float | None = None
+    begins: int | None = None
+    """The number of its first line."""
+    uncaught: bool = False
+    """Whether torch has marked the traceback as the one that ended the process."""
+    logged: bool = False
+    """Whether the script caught the exception and wrote it to a log."""
+    worked_on: bool = False
+    """Whether steps of the script's work follow, and not only many other lines."""
+    wrote_on: bool = False
+    """Whether any line follows that speaks of its work, which may have waited in a buffer."""
+    again: bool = False
+    """Whether the same exception came before, at the same place: the script had caught it there."""
+    lost_later: Literal["", "gone", "late"] = ""
+    """What a later exception of this process says of a peer: that one ended it."""
+
+    @property
+    def speaks_of_a_peer(self) -> bool:
+        """Whether its words may be those of a script that lost another process."""
+        return self.signature is None and bool(OF_A_PEER.search(self.message or ""))
+
+    @property
+    def likeness(self) -> tuple[str, str | None, str]:
+        """Equal for the same cause on several ranks."""
+        where = f"{self.place.path}:{self.place.line}" if self.place else ""
+        return self.kind, self.exception, where or _SIGNIFICANT.sub("0", self.message or "")[:80]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A line that says that a peer is gone or did not arrive."""
+
+    rank: int | None
+    log: str
+    line: int
+    text: str
+    signature: Signature
+    values: dict[str, str | None] = field(default_factory=dict)
+    place: Frame | None = None
+    exception: str | None = None
+    said: str = ""
+    """The text that says so."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a stream says. Only the end of its text is kept, so that thousands of ranks need little memory."""
+
+    stream: Stream
+    """Its last lines."""
+    causes: Sequence[Cause]
+    losses: Sequence[Loss]
+    confirmations: Sequence[Loss]
+    """Confirmations other than exceptions."""
+    stated: Sequence[Statement]
+    """How processes ended, as launchers and shells say."""
+    of_the_run: Sequence[tuple[Signature, re.Match[str], Evidence]]
+    """What is said about the whole run."""
+    has_traceback: bool
+    went_on: bool
+    """There was an exception, but the process continued its work after it."""
+    aborted_at_exit: bool
+    prints: Mapping[int, str]
+    """The collectives that ranks are in, according to messages."""
+    before: Sequence[str]
+    """Its last lines before those that say that it failed."""
+    kernel_count: str | None
+    """The kernel's own count of processes that it killed because memory ran out, if above 0."""
+
+    @property
+    def rank(self) -> int | None:
+        return self.stream.rank
+
+    @property
+    def step(self) -> int | None:
+        """The last step that its last lines speak of."""
+        said = [int(found[1]) for line in self.stream.lines for found in _STEP.finditer(line)]
+        return said[-1] if said else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last lines show that the work is done."""
+        return any(map(FINISHED.search, self.stream.lines))
+
+
+def hear(stream: Stream, known: Known) -> Heard:
+    """Extract everything that the log of one process says."""
+    shared = stream.shared or stream.scan.has(OF_LAUNCHERS)
+    found = tracebacks(stream.lines, stream.scan.lines_with(OF_TRACEBACKS))
+    causes: list[Cause] = []
+    losses: list[Loss] = []
+    confirmations: list[Loss] = []
+    covered: set[int] = set()
+    raised: list[tuple[Traceback, Cause | Loss]] = []
+    failed_at = len(stream.lines)
+    went_on = False
+    for one in found:
+        covered.update(range(one.begin, one.end))
+        if one.at_the_end or _is_of_launchers(one):
+            continue
+        ended = shared or not _goes_on(stream, one)
+        went_on = went_on or not ended
+        failed_at = min(failed_at, one.begin) if ended else failed_at
+        raised.append((one, _of_traceback(stream, one, known, ended=ended)))
+    causes += [cause for cause in _caught(raised, shared=shared) if isinstance(cause, Cause)]
+    losses += [loss for _, loss in raised if isinstance(loss, Loss)]
+    for at, signature, match in _hits(stream):
+        where = (stream.rank, stream.log, stream.numbers[at], stream.lines[at])
+        said = Loss(*where, signature, match.groupdict(), said=match[0])
+        if signature.role == "cascade":
+            losses.append(said)
+        elif signature.role == "confirmation":
+            confirmations.append(said)
+            if signature.kind == "crash" and at not in covered:
+                causes.append(replace(_of_line(stream, at, signature, match, known), strength=2))
+        elif signature.role == "root" and at not in covered and (shared or not _works_on(stream.lines[at + 1 :])):
+            failed_at = min(failed_at, at)
+            causes.append(_weighed(_of_line(stream, at, signature, match, known), stream.lines[at + 1 :]))
+    return Heard(
+        stream.end(_KEPT),
+        causes,
+        losses,
+        confirmations,
+        statements([stream]),
+        _of_the_run(stream),
+        has_traceback=any(not one.at_the_end for one in found),
+        went_on=went_on,
+        aborted_at_exit=any(map(ABORT_AT_EXIT.search, stream.lines[-_LAST:])),
+        prints=_prints(stream),
+        before=stream.lines[max(0, failed_at - _NEAR) : failed_at],
+        kernel_count=_kernel_count(stream),
+    )
+
+
+def _weighed(cause: Cause, after: Sequence[str]) -> Cause:
+    """What a command says before the script counts little if the script then works, and less if more is written."""
+    left = [line for line in after if not NOISE.search(line)] if cause.kind in OF_COMMANDS else []
+    if not left:
+        return cause
+    likely = replace(cause, certainty="likely" if cause.certainty == "certain" else cause.certainty)
+    return replace(likely, strength=1) if _steps(left) else likely
+
+
+def _caught(raised: Sequence[tuple[Traceback, Cause | Loss]], *, shared: bool) -> Iterator[Cause | Loss]:
+    """What was raised; of several exceptions of one process, only the last one can have ended it."""
+    losses = [(one.begin, loss.signature.kind) for one, loss in raised if isinstance(loss, Loss)]
+    before: set[object] = set()
+    for one, cause in raised:
+        if shared or isinstance(cause, Loss) or one.thread or one.of_a_child or one.fatal:
+            yield cause
+            continue
+        later = [kind for begin, kind in losses if begin >= one.end]
+        lost: Literal["", "gone", "late"] = "" if not later else "gone" if later[-1] == "unknown" else "late"
+        yield replace(cause, again=cause.likeness in before, lost_later=lost)
+        before.add(cause.likeness)
+
+
+def _of_the_run(stream: Stream) -> list[tuple[Signature, re.Match[str], Evidence]]:
+    first = 0 if stream.rank is None else len(stream.lines) - _LAST
+    return [
+        (signature, match, Evidence(None, stream.log, stream.numbers[at], stream.lines[at].strip()))
+        for signature in WHOLE
+        for at in stream.scan.lines_with(words_of(signature))
+        if at >= first and (match := compiled(signature.pattern).search(stream.lines[at]))
+    ]
+
+
+def _prints(stream: Stream) -> dict[int, str]:
+    if not stream.scan.has([FINGERPRINT]):
+        return {}
+    found = list(_PRINT.finditer(stream.text))
+    return {int(one["rank"]): one["print"] for one in reversed(found)}
+
+
+def _kernel_count(stream: Stream) -> str | None:
+    found = _KERNEL_COUNT.search(stream.text) if "memory." in stream.log else None
+    return found[0] if found and int(found[1]) else None
+
+
+def is_own(path: str, known: Known) -> bool:
+    """Whether a path in a traceback belongs to the user's own code."""
+    if any(path.startswith(root) for root in known.code_roots):
+        return True
+    return not _LIBRARY.search(path)
+
+
+def relative(path: str, known: Known) -> str:
+    """A path of the user's code, relative to the code folder."""
+    path = path.replace("\\", "/")
+    for root in known.code_roots:
+        if path.startswith(root):
+            return path[len(root) :].lstrip("/")
+    short = CODE_ROOT.sub("", path, count=1)
+    return short.removeprefix("./")
+
+
+def _hits(stream: Stream) -> list[tuple[int, Signature, re.Match[str]]]:
+    """Lines that mean something by themselves, even outside exceptions."""
+    found = []
+    for signature in _that_may_be(stream.scan.words):
+        below = _LONG if "\\n" in signature.pattern else 0
+        for at in stream.scan.lines_with(words_of(signature))[-_MANY:]:
+            text = "\n".join(stream.lines[at : at + 1 + below])
+            if match := compiled(signature.pattern).search(text):
+                found.append((at + text.count("\n", 0, match.start()), signature, match))
+    return sorted(found, key=lambda hit: hit[0])
+
+
+@lru_cache(1024)
+def _that_may_be(words: frozenset[str]) -> list[Signature]:
+    """The line signatures whose gate contains one of these words, in the order of the table."""
+    return [signature for signature in OF_LINES if not words.isdisjoint(without_digits(words_of(signature)))]
+
+
+def _is_of_launchers(one: Traceback) -> bool:
+    """A traceback of torchrun or of Ray's driver says that a process failed, but not why."""
+    name = one.last.name.rpartition(".")[2]
+    if name == "CalledProcessError":
+        return any(_LAUNCHER.search(frame.path) for frame in one.last.frames)
+    return name in ("ChildFailedError", "SignalException") or (
+        one.last.name.endswith("SystemExit") and len(one.chain) == 1
+    )
+
+
+def _goes_on(stream: Stream, one: Traceback) -> bool:
+    """Whether a process continued its work after an exception."""
+    if one.fatal:
+        return False
+    if one.last.named in stream.marked and not one.thread:
+        return False  # torch writes its prefix when a process ends
+    return _works_on(stream.lines[one.end :])
+
+
+def _works_on(after: Sequence[str]) -> bool:
+    left = [line for line in after if not NOISE.search(line)]
+    return _steps(left) > _FEW_STEPS or len(left) > _AFTER
+
+
+def _steps(lines: Sequence[str]) -> int:
+    """How many lines speak of steps of the work."""
+    return sum(1 for line in lines if PROGRESS.search(line))
+
+
+def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) -> Cause | Loss:
+    signature, match = _signature_of(stream, one)
+    raised, place = one.root, _place(one, known)
+    if one.fatal:
+        return _of_fatal(stream, one, place, _lines(stream, one))
+    if signature and signature.role == "cascade" and match:
+        return _of_lost_peer(stream, raised, signature, match, place)
+    kind, certainty, blame, hint = _meaning(stream, one, signature, match, known)
+    strength = 1 if not ended else 2 if signature and signature.role == "confirmation" else 3
+    cause = Cause(
+        stream.rank,
+        stream.log,
+        kind,
+        certainty,
+        strength,
+        _lines(stream, one),
+        _short(raised.name),
+        raised.message or None,
+        place if not signature or signature.place else None,
+        hint,
+        blame,
+        signature,
+        _when(stream, one.begin),
+        stream.numbers[one.begin],
+        one.last.named in stream.marked and not one.thread,
+        one.logged,
+        _steps(stream.lines[one.end :]) > _FEW_STEPS,
+        any(PROGRESS.search(line) or FINISHED.search(line) for line in stream.lines[one.last.named + 1 :]),
+    )
+    # A thread that fails does not end its process, nor does what was caught.
+    doubtful = one.thread or one.logged or strength == 1 or cause.speaks_of_a_peer
+    return replace(cause, certainty="likely") if doubtful and certainty == "certain" else cause
+
+
+def _signature_of(stream: Stream, one: Traceback) -> tuple[Signature, re.Match[str]] | tuple[None, None]:
+    """The signature of what was raised first, or of what came of it where that says more."""
+    raised = one.root
+    # Messages of graphs and compilers come after an empty line, with frames in between.
+    end = raised.end + _BELOW if stream.lines[raised.named].rstrip().endswith(":") else raised.end
+    text = "\n".join(stream.lines[raised.named : end])
+    found = _recognized(text if raised.message in text else f"{text}\n{raised.message}", raised.name)
+    if found[0] is None or found[0].role != "confirmation":
+        return found
+    # What came of the cause may say what it means: `URLError` of a refused connection.
+    rest = (_recognized(after.text, after.name) for after in one.chain[1:])
+    return next((later for later in rest if later[0] and later[0].role == "root"), found)
+
+
+def _of_lost_peer(
+    stream: Stream, raised: Raised, signature: Signature, match: re.Match[str], place: Frame | None
+) -> Loss:
+    at = raised.named
+    return Loss(
+        stream.rank,
+        stream.log,
+        stream.numbers[at],
+        stream.lines[at],
+        signature,
+        match.groupdict(),
+        place,
+        _short(raised.name),
+        match[0],
+    )
+
+
+def _recognized(message: str, name: str) -> tuple[Signature, re.Match[str]] | tuple[None, None]:
+    """The first signature that matches the message of an exception."""
+    # Further lines may be notes, or the text of another program: what Python itself raises says all in the first one.
+    message = message.partition("\n")[0] if name in _OF_PYTHON else message
+    for signature in EXCEPTIONS:
+        if may_be_in(signature, message) and (match := compiled(signature.pattern).search(message)):
+            quoted = name in _OF_VALUES and "\n" in message[: match.start()]
+            if not (quoted and (signature.role == "cascade" or signature.kind in _OF_MACHINES)):
+                return signature, match
+    return None, None
+
+
+def _meaning(
+    stream: Stream, one: Traceback, signature: Signature | None, match: re.Match[str] | None, known: Known
+) -> tuple[Kind, Certainty, str, str | None]:
+    raised = one.root
+    if signature and match:
+        about = About(raised.text, stream.text[-20000:], known)
+        return signature.kind, signature.certainty, signature.blame, hint_of(signature, match, about)
+    frames = raised.frames
+    if frames and not any(is_own(frame.path, known) for every in one.chain for frame in every.frames):
+        if any(_WRAPPER.search(frame.path) for frame in frames):
+            return (
+                "exit-flake",
+                "likely",
+                "rank",
+                "a wrapper of Azure ML failed, not your script: a newer SDK or image may help",
+            )
+        return "user-code", "likely", "rank", None
+    own = bool(frames) and _is_here(frames, known) and not _OF_THE_SYSTEM.match(raised.name)
+    return "user-code", "certain" if own else "likely", "rank", None
+
+
+def _is_here(frames: Sequence[Frame], known: Known) -> bool:
+    """Whether the innermost frame is the user's own code, and not that of a text which the script has only printed.
+
+    Python writes the whole path, except of a script that another program runs, as `python -m mpi4py train.py` does.
+    """
+    path = frames[-1].path
+    whole = path.startswith(("/", "<")) or path[1:3] in (":\\", ":/") or path.split("/")[-1] in (known.command or "")
+    return is_own(path, known) and (whole or any(frame.path.startswith("/") for frame in frames))
+
+
+def hint_of(signature: Signature, match: re.Match[str], about: About) -> str | None:
+    """The hint, with the values of this failure."""
+    hint = signature.hint
+    if callable(hint):
+        return hint(match, about)
+    if hint is None or "{" not in hint:
+        return hint
+    values = {name: value or "" for name, value in match.groupdict().items()}
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), hint)
+
+
+def _of_fatal(stream: Stream, one: Traceback, place: Frame | None, lines: tuple[tuple[int, str], ...]) -> Cause:
+    if _NO_START.search(one.fatal or ""):
+        return _of_no_start(stream, one, lines)
+    return Cause(
+        stream.rank,
+        stream.log,
+        "crash",
+        "certain" if "egmentation" in (one.fatal or "") or "Bus" in (one.fatal or "") else "likely",
+        3 if "Abort" not in (one.fatal or "") else 2,
+        lines,
+        None,
+        f"Fatal Python error: {one.fatal}",
+        place,
+        "the process crashed in compiled code: the frame shows where Python called it",
+        begins=stream.numbers[one.begin],
+        uncaught=True,
+    )
+
+
+def _of_no_start(stream: Stream, one: Traceback, lines: tuple[tuple[int, str], ...]) -> Cause:
+    """Python itself did not start: its own modules are missing."""
+    return Cause(
+        stream.rank,
+        stream.log,
+        "missing-module",
+        "likely",
+        3,
+        lines,
+        None,
+        f"Fatal Python error: {one.fatal}",
+        hint="Python does not find its own modules: `PYTHONHOME` or `PYTHONPATH` may be that of another Python",
+        begins=stream.numbers[one.begin],
+        uncaught=True,
+    )
+
+
+def _of_line(stream: Stream, at: int, signature: Signature, match: re.Match[str], known: Known) -> Cause:
+    about = About(match[0], stream.text[-20000:], known)
+    values = match.groupdict()
+    message = " ".join((values.get("what") or stream.lines[at]).split())
+    return Cause(
+        stream.rank,
+        stream.log,
+        signature.kind,
+        signature.certainty,
+        3,
+        ((stream.numbers[at], stream.lines[at].strip()),),
+        None,
+        message,
+        None,
+        hint_of(signature, match, about),
+        signature.blame,
+        signature,
+        _when(stream, at),
+        stream.numbers[at],
+    )
+
+
+def _place(one: Traceback, known: Known) -> Frame | None:
+    """The innermost frame in the user's own code: of the cause, or else of a later exception."""
+    for raised in one.chain:
+        for frame in reversed(raised.frames):
+            if is_own(frame.path, known):
+                return frame
+    return None
+
+
+def _lines(stream: Stream, one: Traceback) -> tuple[tuple[int, str], ...]:
+    indices = [one.root.named] + ([one.last.named] if len(one.chain) > 1 else [])
+    return tuple((stream.numbers[at], stream.lines[at].strip()) for at in indices)
+
+
+def _short(name: str) -> str | None:
+    return name.rpartition(".")[2] or None
+
+
+def _when(stream: Stream, at: int) -> float | None:
+    """The time stamp of a line, or of one close to it."""
+    for index in (at, at - 1, at + 1, at - 2, at - 3):
+        if 0 <= index < len(stream.lines) and (found := _TIME.search(stream.lines[index])):
+            return _seconds(found)
+    return None
+
+
+def _seconds(found: re.Match[str]) -> float | None:
+    day = found["date"] or f"2000-{found['month']}-{found['day']}"
+    clock = (found["time"] or found["clock"]).replace(",", ".")
+    try:
+        moment = datetime.strptime(f"{day} {clock.partition('.')[0]}", "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return None
+    # Times without a year are only compared with each other.
+    return (moment - datetime(1970, 1, 1)).total_seconds() + float("0." + (clock.partition(".")[2] or "0"))

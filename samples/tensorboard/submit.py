@@ -1,0 +1,50 @@
+"""Run this sample: python submit.py --dry-run | --local | --compute gpu-cluster [--nodes N --processes P]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from azml_dist import DistError, Job, Local, PyTorch, submit
+
+
+def main() -> None:
+    job = Job.load(Path(__file__).with_name("job.yml"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--dry-run", action="store_true", help="show what the job means, and start nothing")
+    where.add_argument("--local", action="store_true", help="run it on this machine")
+    where.add_argument("--compute", metavar="CLUSTER", help="run it on this cluster of your Azure ML workspace")
+    parser.add_argument("--nodes", type=int, default=job.node_count)
+    parser.add_argument("--processes", type=int, default=job.process_count_per_node, help="on each node")
+    args = parser.parse_args()
+
+    job = job.with_(
+        node_count=args.nodes,
+        distribution=PyTorch(process_count_per_node=args.processes),
+        compute=args.compute or job.compute,
+    )
+    if args.dry_run:
+        print(job.plan())
+        return
+    run = submit(job, on=Local(services=True) if args.local else None)
+    print(f"run {run.name}: {run.url}", file=sys.stderr)
+    for name, service in run.services.items():
+        print(f"service {name}: {service.url}", file=sys.stderr)
+    if args.compute:
+        print(f"follow it with: azml-dist logs {run.name} --follow", file=sys.stderr)
+        print(f"TensorBoard, once it runs: azml-dist status {run.name}", file=sys.stderr)
+        return
+    try:
+        for line in run.logs(follow=True):
+            print(line, flush=True)
+    except KeyboardInterrupt:
+        run.cancel()
+    run.wait()
+    print(f"look at it again: azml-dist ui --tensorboard {run.name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DistError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,153 @@
+"""`diff`: what differs between two runs or jobs, here and on Azure ML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulated import SDK_WARNINGS
+from running import call, pytorch, run_here
+from submitting import code_in, job
+
+from azml_dist import AzureML, Environment, Job, PyTorch, diff
+from azml_dist.emulator import Emulator
+
+pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
+
+YAML = """\
+command: bash train.sh --epochs ${{inputs.epochs}} --optimizer adam --learning-rate 0.1
+code: code
+inputs: {epochs: 3, api_key: abcd1234efgh}
+environment: azureml:torch:1
+environment_variables: {MINE: null, NCCL_DEBUG: INFO}
+"""
+OTHER = (
+    YAML.replace("0.1", "0.2")
+    .replace("epochs: 3", "epochs: 5")
+    .replace("INFO", "WARN")
+    .replace("abcd1234efgh", "efgh5678abcd")
+    .replace("torch:1", "torch:2")
+) + "distribution: {type: pytorch, process_count_per_instance: 2}\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINE", "value")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    code_in(tmp_path / "code")
+    (tmp_path / "a.yml").write_text(YAML)
+    (tmp_path / "b.yml").write_text(OTHER)
+    return tmp_path
+
+
+def fields(found: Any) -> dict[str, tuple[str | None, str | None]]:
+    return {field.name: (field.a, field.b) for field in found.fields}
+
+
+def test_two_jobs_differ_in_their_fields(files: Path) -> None:
+    found = diff(Job.load(files / "a.yml"), Job.load(files / "b.yml"))
+
+    command = "bash train.sh --epochs ${{inputs.epochs}} --optimizer adam --learning-rate"
+    assert fields(found) == {
+        "command": (f"{command} 0.1", f"{command} 0.2"),
+        "inputs.epochs": ("3", "5"),
+        "inputs.api_key": ("*** (secret)", "*** (secret)"),
+        "environment_variables.NCCL_DEBUG": ("INFO", "WARN"),
+        "distribution.type": (None, "pytorch"),
+        "distribution.process_count_per_node": (None, "2"),
+        "environment": ("azureml:torch:1", "azureml:torch:2"),
+    }
+    assert found.same == ["outputs", "compute", "limits", "services", "code"]
+    assert not [*found.results, *found.notes]
+
+
+def test_what_is_empty_in_both_does_not_differ() -> None:
+    named = Job(command="true", environment="azureml:torch:1")
+    inline = named.with_(environment=Environment(image="ubuntu"))
+
+    assert fields(diff(named, inline)) == {
+        "environment": ("azureml:torch:1", None),
+        "environment.image": (None, "ubuntu"),
+    }
+
+
+def test_two_runs_differ_in_their_code_and_in_how_they_ended(files: Path) -> None:
+    first = run_here(Job.load(files / "a.yml"), launcher="direct")
+    (files / "code/train.sh").write_text("echo said; exit 3\n")
+    (files / "code/new.txt").write_text("new\n")
+    (files / "code/lib/part.txt").unlink()
+    second = run_here(Job.load(files / "a.yml"), launcher="direct")
+
+    ended = call("diff", first.name, second.name, "--code")
+    found = json.loads(call("diff", first.name, second.name, "--code", "--json").stdout)
+
+    assert ended.returncode == 0, ended.stderr
+    assert found["fields"] == []
+    assert found["code"] == {
+        "added": ["new.txt"],
+        "removed": ["lib/part.txt"],
+        "changed": ["train.sh"],
+        "same": 1,
+        "differs": True,
+    }
+    assert [(one["name"], one["a"], one["b"]) for one in found["results"]] == [
+        ("status", "Completed", "Failed"),
+        ("why", None, "rank 0: exit code 3"),
+    ]
+    assert [line for line in found["diff"] if "train.sh" in line] == ["--- a/train.sh", "+++ b/train.sh"]
+    assert "-echo rank $RANK of $WORLD_SIZE" in ended.stdout
+    assert "+echo said; exit 3" in ended.stdout
+    assert "--- /dev/null\n+++ b/new.txt\n" in ended.stdout
+    assert "code changed    train.sh" in ended.stdout
+
+
+def test_a_run_is_compared_with_the_file_that_it_came_from(files: Path) -> None:
+    run = run_here(Job.load(files / "a.yml"), launcher="direct")
+
+    same = call("diff", "a.yml", run.name)
+    other = call("diff", run.name, "b.yml")
+
+    assert same.stdout.split("\n") == [
+        "same  command, inputs, outputs, variables, world, environment, compute, limits, services, code",
+        "",
+    ]
+    assert "command                              …--learning-rate 0.1  …--learning-rate 0.2" in other.stdout
+
+
+def test_a_run_on_azure_is_compared_with_one_here(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    one = job(
+        command="bash train.sh", code=str(code_in(tmp_path / "code")), distribution=PyTorch(process_count_per_node=2)
+    )
+    there = azure.submit(one)
+    emulator.job(there.name).fail("it failed")
+    (tmp_path / "code/train.sh").write_text("echo fixed\n")
+    here = run_here(one.with_(node_count=2), launcher="direct")
+
+    found = diff(there, here)
+
+    assert fields(found) == {"node_count": ("1", "2")}
+    assert found.code
+    assert (found.code.changed, found.code.same) == (["train.sh"], 2)
+    assert "+echo fixed" in list(found.text())
+    assert tuple(found.results[0]) == ("results", "status", "Failed", "Completed")
+
+
+def test_what_cannot_be_compared_is_named(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    run = azure.submit(job())
+    emulator.job(run.name).body["jobType"] = "AutoML"
+
+    found = diff(run, pytorch("true"))
+
+    assert list(found.notes) == [
+        f"{run.name}: its job is not compared: run {run.name} is an AutoML job, not a single command job"
+    ]
+    assert not [*found.fields, *found.same]
+    ended = call("diff", "nowhere", "nothing.yml")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: there is no run 'nowhere'")
