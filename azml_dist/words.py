@@ -73,7 +73,12 @@ def similar_file(path: str | os.PathLike[str]) -> str | None:
 
 
 def found_instead(path: str | os.PathLike[str]) -> str:
-    """What there is instead of a missing file or folder: a similar one, or what is in its folder; as a hint."""
+    """What there is instead of a missing file or folder: a similar one, or what is in its folder; as a hint.
+
+    A similar one is written as the missing one was: from here, if that was.
+    """
+    if close := similar_file(path):
+        return close
     folder, name = os.path.split(os.path.abspath(path))
     either = ""
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
