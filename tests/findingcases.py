@@ -84,6 +84,16 @@ def _link(folder: Path) -> None:
     (folder / "link.txt").symlink_to(folder.parent / "outside.txt")
 
 
+def _table(file: str) -> Case:
+    """What the plan says of a table whose folder has one file."""
+
+    def case(folder: Path) -> Iterable[Finding]:
+        (folder / file).write_text("paths: [{file: ./table.csv}]\n")
+        return _job(folder, "echo 1", None, {"inputs": {"a": Input(path=str(folder), type="mltable")}}).plan().findings
+
+    return case
+
+
 def unlisted(folders: tuple[str, ...]) -> Case:
     """What the plan says where some folders of the code may not be listed, as root may always."""
 
@@ -264,6 +274,7 @@ CASES: dict[str, tuple[Case, Case]] = {
         job(instance_type="Standard_NC40ads_H100_v5", node_count=2, distribution=PyTorch()),
         job(instance_type="Standard_NC40ads_H100_v5"),
     ),
+    "not-as-its-type": (_table("table.csv"), _table("MLTable")),
     "optional-part-in-a-job": (
         yaml("command: echo $[[--a ${{inputs.a}}]]\ninputs: {a: 1}\nenvironment: azureml:torch:1\n"),
         yaml("command: echo --a ${{inputs.a}}\ninputs: {a: 1}\nenvironment: azureml:torch:1\n"),

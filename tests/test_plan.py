@@ -458,6 +458,37 @@ def test_values_that_the_service_does_not_take(value: Any, code: str | None) -> 
     assert [(f.code, f.level, f.where) for f in found] == ([(code, "error", "inputs.a")] if code else [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "files", "hint"),
+    [
+        ("mltable", ["a.csv"], "write `type: uri_folder` if your script reads the files itself"),
+        ("mltable", ["MLTable.yml"], "there is {}/MLTable.yml"),
+        ("mltable", ["MLTable"], None),
+        ("mltable", ["train/MLTable", "test/MLTable"], None),
+        ("mlflow_model", ["model.pkl"], "write `type: custom_model` if your script reads the files itself"),
+        ("mlflow_model", ["MLmodel"], None),
+        ("uri_folder", ["a.csv"], None),
+        ("custom_model", ["model.pkl"], None),
+    ],
+)
+def test_a_folder_without_the_file_of_its_type(kind: Any, files: list[str], hint: str | None, tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    found = (
+        Job(command="x", environment=ENVIRONMENT, inputs={"a": Input(path=str(tmp_path), type=kind)}).plan().findings
+    )
+
+    expected = [("not-as-its-type", "warning", hint.format(tmp_path))] if hint else []
+    assert [(one.code, one.level, one.hint) for one in found] == expected
+
+
+def test_a_table_elsewhere_is_not_looked_into() -> None:
+    table = Input(path="azureml://datastores/d/paths/p", type="mltable")
+
+    assert Job(command="x", environment=ENVIRONMENT, inputs={"a": table}).plan().findings == ()
+
+
 def test_a_folder_in_blob_storage_is_named_by_the_address_that_can_be_mounted() -> None:
     data = Input(path="https://a.blob.core.windows.net/c/some/folder")
     [found] = Job(command="x", environment=ENVIRONMENT, inputs={"a": data}).plan().findings

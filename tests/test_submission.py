@@ -170,6 +170,20 @@ def test_local_inputs_are_uploaded_once(emulator: Emulator, azure: AzureML, code
     assert emulator.run(first.name).job.log("user_logs/std_log.txt") == "part\nnotes\n"
 
 
+def test_azure_ai_ml_uploads_a_table_without_its_file_unseen(
+    emulator: Emulator, ml_client: Any, tmp_path: Path
+) -> None:
+    """So a plan must say it."""
+    table = Input(type="mltable", path=str(code_in(tmp_path / "table", {"a.csv": "1\n"})))
+    emulator.assets.add_environment("torch")
+    one = job(name="table", inputs={"t": table})
+
+    ml_client.jobs.create_or_update(one.to_command())
+
+    assert emulator.job("table").body["inputs"]["t"]["jobInputType"] == "mltable"
+    assert [found.code for found in one.plan().findings] == ["not-as-its-type"]
+
+
 # Docker builds
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azml_dist.errors import Finding
@@ -15,8 +17,9 @@ from azml_dist.notation.expressions import WITHOUT_DOLLAR, ComponentCommand, Exi
 from azml_dist.plan.installs import of_installs
 from azml_dist.plan.rules import torn_values
 from azml_dist.plan.snapshot import Snapshot
+from azml_dist.regular import kind_of
 from azml_dist.vmsizes import VmSize, vm_size
-from azml_dist.words import is_utf8, late, plural, shorten
+from azml_dist.words import is_utf8, late, plural, shorten, similar_file
 
 if TYPE_CHECKING:
     from azml_dist.model.job import JobFields
@@ -204,6 +207,7 @@ def _inputs(job: JobFields) -> Iterator[Finding]:
                     at,
                 )
             yield from _unknown_address(value.path, at)
+            yield from _not_as_its_type(name, value)
         elif not job.is_data(name) and job.has_value(name) and not job.literal(name):
             # 51 of Microsoft's components have it as a default, and a pipeline leaves defaults to the component.
             yield Finding(
@@ -221,6 +225,32 @@ def _inputs(job: JobFields) -> Iterator[Finding]:
                 "give it a value; for data, `type: uri_folder` and `path: PATH`",
                 at,
             )
+
+
+_NEEDS = {"mltable": ("MLTable", "uri_folder"), "mlflow_model": ("MLmodel", "custom_model")}
+"""What the folder of a type has, by which it is loaded, and the type without it."""
+
+
+def _not_as_its_type(name: str, value: Input) -> Iterator[Finding]:
+    """A local folder without the file of its type: azure-ai-ml uploads it unseen, and nobody looks before the run."""
+    file, plain = _NEEDS.get(value.type, ("", ""))
+    if not file or not value.is_local or not _lacks(Path(value.path), file):
+        return
+    close = similar_file(Path(value.path, file))
+    yield Finding(
+        "not-as-its-type",
+        "warning",
+        f"there is no file `{file}` in {value.path}: Azure ML accepts the job, but loading it as {value.type} fails",
+        f"write `type: {plain}` if your script reads the files itself" if close is None else close,
+        f"inputs.{name}",
+    )
+
+
+def _lacks(folder: Path, file: str) -> bool:
+    """Whether a folder that can be read has no such file, nor has a folder in it, which a script may load."""
+    if kind_of(folder) != "folder" or not os.access(folder, os.R_OK | os.X_OK):
+        return False
+    return not (folder / file).exists() and not any(folder.glob(f"*/{file}"))
 
 
 _WEB = late(r"(?i)https?://(?P<host>[^/]+)(?:/(?P<container>[^/]+)(?:/(?P<path>.*))?)?$")
