@@ -109,6 +109,20 @@ def test_the_rank_that_the_service_names_is_likely_the_first_of_two(emulator: Em
     assert (found.rank, found.exception, found.certainty) == (1, "TypeError", "likely")
 
 
+def test_the_only_process_is_the_one_that_failed(emulator: Emulator, azure: AzureML) -> None:
+    """Its log has no rank in its name."""
+    message = "Execution failed. User process 'bash' exited with status code 7. Please check log file '{}'."
+    found = fail(
+        emulator,
+        azure.submit(job()),
+        {"user_logs/std_log.txt": "start\n"},
+        message.format("user_logs/std_log.txt"),
+    )
+
+    assert (found.kind, found.certainty, found.rank, found.node) == ("exit-code", "likely", 0, 0)
+    assert found.summary == "rank 0: exit code 7"
+
+
 def test_codes_and_warnings_of_the_service_count(emulator: Emulator, run: AzureRun) -> None:
     here = emulator.job(run.name)
     here.warnings = ["PreemptionError: Nodes of this job got pre-empted"]

@@ -51,6 +51,7 @@ VICTIM = re.compile(r"(?i)terminated by the runtime|exited with code -2\b")
 """What the service says about processes that it stopped because another one had failed. From public logs."""
 _BLAMED = re.compile(
     r"(?i)(?:std_log_process_|std_log_node_(?=\d{1,7}_worker)|process '?(?:rank|worker)[ _]?|rank[ _])(\d{1,7})"
+    r"|std_log\.txt"  # the log of the only process
 )
 _EXIT_CODE = re.compile(r"exited with (?:status )?code (?!-2\b)(-?\d{1,9})")
 
@@ -93,7 +94,7 @@ def blamed(message: str) -> dict[int, str]:
     for found, after in zip_longest(named, named[1:]):
         said = message[found.end() : after.start() if after else None]
         if not VICTIM.search(said):
-            told.setdefault(int(found[1]), said)
+            told.setdefault(int(found[1] or 0), said)
     return told
 
 
