@@ -139,6 +139,25 @@ def test_a_sweep_has_the_same_table_and_the_same_json_as_one_here(tmp_path: Path
     assert logs == sorted(here.logs())
 
 
+@needs("mlflow")
+def test_of_equal_trials_the_first_is_the_best_here_and_there(tmp_path: Path, azure_sdk: None) -> None:
+    """NaN is never the best value."""
+    from azml_dist.emulator.testing import emulated_workspace
+
+    log = "import mlflow; [mlflow.log_metric('loss', float(value)) for value in '${{search_space.loss}}'.split()]"
+    space = {"loss": {"type": "choice", "values": ["nan", "0.1 nan", "nan 0.1"]}}
+    fields = {"trial": {"command": f'python3 -c "{log}"'}, "search_space": space}
+    file = write_sweep(tmp_path, **fields, compute="azureml:gpu-cluster")
+    here = submit(Sweep.load(file), on="local").wait()
+    with emulated_workspace(tmp_path) as made:
+        made.emulator.assets.add_environment("env")
+        there = AzureML(check=False).submit(Sweep.load(file))
+        assert made.emulator.job(there.name).wait() == "Completed"
+
+        assert there.describe()["details"]["best"] == f"{there.name}_1"
+    assert here.describe()["details"]["best"] == f"{here.name}_1"
+
+
 def test_the_metric_of_a_trial_is_the_best_value_that_it_logged_by_the_goal(
     emulator: Emulator, azure: AzureML, tmp_path: Path
 ) -> None:

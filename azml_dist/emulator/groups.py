@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
 from collections.abc import Callable
@@ -101,17 +102,23 @@ class GroupRun:
         return None if "Completed" in ended else "All trials failed."
 
     def _name_the_best(self) -> None:
-        """As documented: the property `best_child_run_id`; trials are compared by the best value that each logged."""
+        """As documented: the property `best_child_run_id`; trials are compared by the best value that each logged.
+
+        Of equal trials it is the first, and NaN is the worst value (inferred; nothing documented says either).
+        """
         objective = self.job.body["objective"]
         metric, sign = objective["primaryMetric"], -1 if objective["goal"].lower() == "minimize" else 1
-        scored = [
-            (max(sign * point["value"] for point in child.metrics[metric]), child.name)
+        values = {
+            child.name: [sign * point["value"] for point in child.metrics[metric]]
             for child in self.children.values()
             if child.status == "Completed" and metric in child.metrics
-        ]
+        }
+        scored = {
+            name: max(-math.inf if math.isnan(value) else value for value in logged) for name, logged in values.items()
+        }
         if scored:
             properties = self.job.body.get("properties") or {}
-            self.job.body["properties"] = {**properties, "best_child_run_id": max(scored)[1]}
+            self.job.body["properties"] = {**properties, "best_child_run_id": max(scored, key=scored.__getitem__)}
         else:
             self.job.warnings.append(f"No trial logged the primary metric `{metric}`.")
 

@@ -71,6 +71,7 @@ class Trials(Group):
         return f"ended by the {policy.type} policy at interval {at}"
 
     def ended(self, state: RunState, member: MemberState, run: LocalRun) -> None:
+        """Name the best trial so far; of equal ones the first (inferred: nothing documented says which)."""
         self._read(member, run)
         counted = [m for m in state.members if m.metric is not None and self._counts(m)]
         if counted:
