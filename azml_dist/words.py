@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import islice, pairwise
 from typing import Any, AnyStr, cast
@@ -32,6 +33,24 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 def visible(text: str) -> str:
     """The text with its control characters made visible, so that a job's text cannot control the terminal."""
     return _UNSEEN.sub(lambda c: f"\\x{ord(c[0]):02x}" if ord(c[0]) < 256 else f"\\u{ord(c[0]):04x}", text)
+
+
+def in_ascii(text: str) -> str:
+    """Accented letters as those of ASCII: `Größe` is `Grosse`. Letters of other scripts stay as they are."""
+    apart = unicodedata.normalize("NFKD", text).translate(_SPELLED)
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+
+
+_SPELLED = str.maketrans(
+    {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"}
+    | {"Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "TH", "\u0131": "i"}
+)
+"""Letters that are no letter and an accent in Unicode."""
+
+
+def slug(text: str) -> str:
+    """A text as part of a name that Azure ML accepts: letters, digits and `-`; empty if it has nothing else."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", in_ascii(text)).strip("-")
 
 
 def like(name: object, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:

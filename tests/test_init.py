@@ -107,12 +107,16 @@ parser.add_argument("--mode", choices=["a", "b"], required=True)
 
 
 def test_options_that_are_no_names_of_inputs_get_one(tmp_path: Path) -> None:
-    names = ["--größe", "--gräße", "--2nd", "--a-b", "--数据"]
+    names = ["--größe", "--grosse", "--2nd", "--a-b", "--数据"]
     options = "".join(f"parser.add_argument({name!r}, default='x')\n" for name in names)
     _, job = drafted(tmp_path, f"import argparse\nparser = argparse.ArgumentParser()\n{options}{PARSED}")
 
-    assert list(job.inputs) == ["gr__e", "gr__e_2", "_2nd", "a_b", "__"]
-    assert job.plan().command == "python train.py --größe x --gräße x --2nd x --a-b x --数据 x"
+    assert list(job.inputs) == ["grosse", "grosse_2", "_2nd", "a_b", "__"]
+    assert job.plan().command == "python train.py --größe x --grosse x --2nd x --a-b x --数据 x"
+
+
+def test_an_experiment_is_named_after_the_script_in_letters_that_azure_ml_accepts(tmp_path: Path) -> None:
+    assert drafted(tmp_path, "import torch\n", "Straße 1.py")[1].experiment_name == "Strasse-1"
 
 
 def test_a_parser_that_is_not_fully_known_is_left_to_its_author(tmp_path: Path) -> None:

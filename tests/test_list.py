@@ -34,6 +34,11 @@ from azml_dist.runs.run import new_name
         ("python train.py", "proj/jobs.py:big_one", None, "big-one-"),
         ("python train.py", "proj/submit.py:job", None, "train-"),
         ("echo hi", None, None, "mycode-"),
+        ("python train.py", None, "Müller Größe", "muller-grosse-"),
+        ("python train.py", None, "Mu\u0308ller", "muller-"),
+        ("python train.py", "proj/łódź.yml", None, "lodz-"),
+        ("python entraîner.py", None, "一", "entrainer-"),
+        ("python train.py", None, "ÆØÅ 2²", "aeoa-22-"),
         ("python \u4e00.py", None, "\x1b[2J", "2j-"),
     ],
 )

@@ -416,6 +416,7 @@ BAD = {
     ),
     "a name with a hyphen": ("step-b: {command: c}", "not starting with a digit: `step_b`"),
     "a name with capitals": ("stepB: {command: c}", "not starting with a digit: `stepb`"),
+    "a name with an accent": ("Größe: {command: c}", "not starting with a digit: `grosse`"),
     "a type of component": ("b: {type: component, component: 'azureml:c:1'}", "'component' is not a type of step"),
     "a type that nobody knows": ("b: {type: comand, command: c}", "did you mean `command`?"),
     "an output that leads out of the folder": (
@@ -515,6 +516,11 @@ PLACES = {
         3,
         "jobs.stepB",
         "use lower-case letters, digits and `_`, not starting with a digit: `stepb`",
+    ),
+    "a name with an accent": (
+        3,
+        "jobs.Größe",
+        "use lower-case letters, digits and `_`, not starting with a digit: `grosse`",
     ),
     "a type of component": (3, "jobs.b.type", "leave it out for a command or a command component"),
     "a type that nobody knows": (3, "jobs.b.type", "did you mean `command`?"),

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from azml_dist.script.proposal import Proposed, Value
-from azml_dist.words import visible
+from azml_dist.words import slug, visible
 
 _CURATED = "azureml://registries/azureml/environments/{}/labels/latest"
 _ENVIRONMENTS = {"TensorFlow": "tensorflow-2.16-cuda12"}
@@ -45,7 +45,7 @@ def ignore_text(gitignore: str | None) -> str:
 
 
 def _head(found: Proposed) -> Iterator[str]:
-    name = re.sub(r"[^A-Za-z0-9]+", "-", posixpath.splitext(posixpath.basename(found.script))[0]).strip("-") or "train"
+    name = slug(posixpath.splitext(posixpath.basename(found.script))[0]) or "train"
     yield "$schema: https://azuremlschemas.azureedge.net/latest/commandJob.schema.json"
     yield "type: command"
     yield f"experiment_name: {name}"

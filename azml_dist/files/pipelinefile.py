@@ -29,7 +29,7 @@ from azml_dist.notation.expressions import (
     is_remote,
 )
 from azml_dist.regular import kind_of
-from azml_dist.words import found_instead, nearest_or_all, shown
+from azml_dist.words import found_instead, in_ascii, nearest_or_all, shown
 
 J = TypeVar("J", bound=JobFields)
 P = TypeVar("P", bound=PipelineFields)
@@ -117,7 +117,7 @@ def _problems(document: Document) -> Iterator[Problem]:
     for name, step in jobs.items():
         if not _NAME.fullmatch(name):
             hint = "use lower-case letters, digits and `_`, not starting with a digit"
-            plain = re.sub(r"[-. ]", "_", name.lower())
+            plain = re.sub(r"[-. ]", "_", in_ascii(name).lower())
             hint += f": `{plain}`" if _NAME.fullmatch(plain) else ""
             yield Problem(f"{shown(name)} is not a valid name for a step", hint, document.where(("jobs", name)))
         if not isinstance(step, dict):

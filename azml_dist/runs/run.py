@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import sys
 import threading
@@ -19,6 +18,7 @@ from azml_dist.runs.plot import Plot, plot
 from azml_dist.show import Card, Page, Shown, page_html
 from azml_dist.status import RunStatus
 from azml_dist.verdict.reason import reason_of
+from azml_dist.words import slug
 
 if TYPE_CHECKING:
     from azml_dist.contents.code import KeptCode
@@ -297,8 +297,8 @@ class Run(Shown, ABC):
 
 def new_name(job: JobFields, random_bytes: int = 3) -> str:
     """A name for a run of a job without one, fixed before anything starts: submitted twice, it is still one run."""
-    slugs = (slug for words in _names(job) if (slug := re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-").lower()[:40]))
-    telling = (slug for slug in slugs if slug not in _NOT_TELLING)
+    slugs = (slug(words).lower()[:40] for words in _names(job))
+    telling = (one for one in slugs if one and one not in _NOT_TELLING)
     return f"{next(telling, 'run')}-{secrets.token_hex(random_bytes)}"
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from azml_dist.notation.argv import UNKNOWN
 from azml_dist.script.arguments import Parser, parser_of
 from azml_dist.script.source import Program
+from azml_dist.words import in_ascii
 
 Distribution = Literal["pytorch", "mpi", "tensorflow", "ray"]
 
@@ -156,7 +157,7 @@ def _why_left(action: argparse.Action) -> str | None:
 
 def _input_name(dest: str, taken: Collection[str]) -> str:
     """A name that Azure ML accepts for an input: those of `--größe` and `--2nd` are none."""
-    plain = re.sub(r"^(?=\d)|\W", "_", dest, flags=re.ASCII)
+    plain = re.sub(r"^(?=\d)|\W", "_", in_ascii(dest), flags=re.ASCII)
     return next(name for name in chain([plain], (f"{plain}_{n}" for n in count(2))) if name not in taken)
 
 
