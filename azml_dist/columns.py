@@ -39,7 +39,7 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int 
             break
         kept.remove(min(leaving, key=lambda i: columns[i].leaves))
     widths = _squeezed(widths, over)
-    return [[_padded(cut(row[i], room), room) for i, room in zip(kept, widths, strict=True)] for row in table]
+    return [[padded(cut(row[i], room), room) for i, room in zip(kept, widths, strict=True)] for row in table]
 
 
 def line(cells: Sequence[str]) -> str:
@@ -82,5 +82,7 @@ def _of_letter(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
-def _padded(text: str, room: int) -> str:
-    return text + " " * (room - columns_of(text))
+def padded(text: str, room: int, *, to_the_right: bool = False) -> str:
+    """A text with spaces up to so many columns."""
+    spaces = " " * (room - columns_of(text))
+    return spaces + text if to_the_right else text + spaces

@@ -24,7 +24,7 @@ COLUMNS = (
     Column("what", least=8, leaves=3),
     Column("where", leaves=2),
     Column("world", leaves=4),
-    Column("status", least=16),
+    Column("status", least=28),
     Column("started", leaves=5),
     Column("took", leaves=1),
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple, TypeAlias, TypeVar
 
+from azml_dist.columns import columns_of, padded
 from azml_dist.errors import Finding
 from azml_dist.words import visible
 
@@ -202,8 +203,8 @@ def pairs_text(pairs: Iterable[tuple[str, str | None]]) -> str:
 
 def table_text(table: Table, width: int | None = None) -> str:
     """A table for a terminal; columns of numbers are right-aligned, and long texts cut if it is wider than `width`."""
-    rows: list[Sequence[str]] = [table.headings, *(row or ["..."] for row in table.rows)]
-    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(len(table.headings))]
+    rows = [[visible(cell) for cell in row or ["..."]] for row in (table.headings, *table.rows)]
+    widths = [max(columns_of(row[i]) for row in rows if len(row) > i) for i in range(len(table.headings))]
     widest = widths.index(max(widths)) if widths else 0
     if width and (excess := sum(widths) + 2 * (len(widths) - 1) - width) > 0 and widths[widest] > _UNBROKEN:
         widths[widest] = max(widths[widest] - excess, _LEAST)
@@ -211,8 +212,7 @@ def table_text(table: Table, width: int | None = None) -> str:
     numbers = _are_numbers(table)
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, numbers, strict=False)
+            padded(cell, width, to_the_right=number) for cell, width, number in zip(row, widths, numbers, strict=False)
         ).rstrip()
         for row in rows
     )

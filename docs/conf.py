@@ -6,12 +6,16 @@ The source folder is the repository, so that links between guides, samples and e
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from sphinx import addnodes
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 from azml_dist import __version__
+from azml_dist.model.base import Model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from notebook import NotebookParser
@@ -37,8 +41,10 @@ myst_heading_anchors = 3
 # Docstrings are written with Markdown's backticks.
 default_role = "code"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 100
 nitpicky = True
+nitpick_ignore_regex = [("py:.*", ".*")]  # types are read, not followed; links between the pages are checked
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
@@ -52,6 +58,11 @@ html_copy_source = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
+MADE_FOR_YOU = frozenset(
+    ["Check", "Difference", "LaunchPlan", "Metrics", "Pipeline", "Plot", "Rerun", "RunPage", "RunStatus", "System"]
+)
+"""Classes that you get from a function: how they are made is not shown."""
+
 FRONT_PAGE = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>azml_dist</title>\n'
 
 
@@ -61,6 +72,8 @@ def setup(app: Any) -> None:
     app.add_source_parser(NotebookParser)
     app.connect("build-finished", write_front_page)
     app.connect("autodoc-process-docstring", list_arguments)
+    app.connect("autodoc-process-signature", write_signature)
+    app.connect("object-description-transform", write_type)
 
 
 def write_front_page(app: Any, _: Exception | None) -> None:
@@ -71,3 +84,26 @@ def list_arguments(_app: Any, _what: str, _name: str, _obj: object, _options: ob
     """`Args:` becomes a list. The extension itself would take a colon in a field's docstring for the end of a type."""
     if "Args:" in lines:
         lines[:] = GoogleDocstring(lines).lines()
+
+
+def write_signature(
+    _app: Any, what: str, _name: str, obj: Any, _options: object, *_: object
+) -> tuple[str, None] | None:
+    """Models as a person would write them; nothing for classes that only azml_dist makes."""
+    if what == "class" and issubclass(obj, Model):
+        return str(signature(obj)), None  # Sphinx takes the outer quotes of `'a' | 'b'` away
+    return ("", None) if what == "class" and obj.__name__ in MADE_FOR_YOU else None
+
+
+def write_type(_app: Any, _domain: str, kind: str, content: Any) -> None:
+    """The type of a model's field is written as in the signature of the model, not as pydantic needs it."""
+    if kind != "attribute":
+        return
+    line = content.parent[0]
+    owner, _, field = line["fullname"].rpartition(".")
+    with suppress(AttributeError, KeyError):
+        model = getattr(sys.modules[line["module"]], owner)
+        text = str(signature(model).parameters[field].annotation) if issubclass(model, Model) else ""
+        if text:
+            line.children = [one for one in line if not isinstance(one, addnodes.desc_annotation)]
+            line += addnodes.desc_annotation("", f": {text}")

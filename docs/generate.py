@@ -289,7 +289,7 @@ def _said(code: str, call: ast.Call, name: str, values: dict[str, ast.expr], par
     where = "a line of the script" if of_script else _text(call.args[4], values) if len(call.args) > 4 else ""
     is_field = where and " " not in where and where != "…"
     place = f"`{where}`" if is_field else where.strip("…")
-    return Said(code, _levels(call.args[1]), message.replace("……", "…"), hint.strip("…").strip(), place, part)
+    return Said(code, _levels(call.args[1]), message.replace("……", "…"), hint if hint.strip("…") else "", place, part)
 
 
 def _levels(node: ast.expr) -> tuple[str, ...]:

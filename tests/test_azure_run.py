@@ -317,7 +317,7 @@ def test_a_run_that_is_not_there_is_not_found(azure: AzureML) -> None:
 
 def test_a_notebook_shows_the_phase_its_age_and_the_last_line_of_each_rank(emulator: Emulator, run: AzureRun) -> None:
     here = emulator.job(run.name)
-    here.write_log(log(3), "first\nepoch 1 <10%>\repoch 1 <20%>")
+    here.write_log(log(3), "first\nepoch 1 <10%>\repoch 1 \x1b[32m<20%>\x1b[0m")
 
     waiting, text = run._repr_html_(), str(azure_run(run._workspace, run.name))
     submitted = str(run)

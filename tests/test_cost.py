@@ -17,8 +17,10 @@ from submitting import workspace_of
 from test_who_submits import cli
 
 from azml_dist import AzureML, Job, JobError, RunFailed, SubmitError, Workspace, submit
+from azml_dist.azureml.cost import Cost, Rate
 from azml_dist.azureml.group import azure_run
 from azml_dist.azureml.run import AzureRun
+from azml_dist.check.facts import HourPrice
 from azml_dist.check.price import Price, ceiling_findings
 from azml_dist.emulator import Emulator
 
@@ -190,6 +192,14 @@ def test_what_a_run_has_cost_is_an_estimate(emulator: Emulator, workspace: Works
         "about 32.00 $ so far, estimated: 2 nodes x 32.00 $ an hour, 30 min, list price of eastus"
     )
     assert found.to_dict()["is_estimate"] is True
+
+
+def test_the_time_that_a_run_has_cost_is_written_for_people() -> None:
+    rate = Rate(2, HourPrice(32.0, "USD"), spot=False, as_of="2026-11-28", place="eastus")
+
+    assert [str(Cost(rate, seconds)).split(", ")[2] for seconds in (0, 45, 5000, 7205)] == [
+        *("0 s", "45 s", "83 min", "2 h 0 min"),
+    ]
 
 
 def test_what_cannot_be_read_is_unknown(emulator: Emulator, workspace: Workspace, job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_every_finding_has_its_place_in_the_documents() -> None:
     page = text_of("docs/findings.md")
 
     assert [one.code for one in SAID if f"\n### {one.code}\n" not in page] == []
+
+
+def test_every_hint_in_the_documents_is_whole() -> None:
+    hints = re.findall(r"^Hint: (.*)$", text_of("docs/findings.md"), re.MULTILINE)
+
+    assert [hint for hint in hints if re.match(r"[,;]", hint) or re.search(r"( to| is|;|_)$", hint)] == []
 
 
 def test_every_finding_says_something_in_the_documents() -> None:

@@ -18,6 +18,7 @@ from azml_dist.columns import Column, columns_of, fitted, line
 from azml_dist.local.summary import INDEX, summaries
 from azml_dist.overview import ago, overview
 from azml_dist.runs.run import new_name
+from azml_dist.show import Table, table_text
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,24 @@ def test_columns_leave_before_names_are_cut() -> None:
         "a-name  Failed: \\x1…",
         "other   Completed",
     ]
+
+
+def test_in_80_columns_the_list_says_what_failed(tmp_path: Path) -> None:
+    error = "rank 2: KeyError: 'labels' (crash.py:15)"
+    make_runs(tmp_path, 3, status="Failed", error=error, file=str(tmp_path / "exp/job.yml"), script="train.py")
+
+    row = line(overview(tmp_path).lines(80)[-1])
+
+    assert "Failed: rank 2: KeyError" in row
+
+
+def test_the_cells_of_a_table_are_in_columns_whatever_is_in_them() -> None:
+    rows = [("0", "\x1b[31mred", "log"), ("10", "\u5b57\u5b57", "log"), ("2", "plain", "log")]
+
+    shown = table_text(Table(("rank", "last line", "log"), rows)).splitlines()
+
+    assert len({columns_of(row.rpartition("log")[0]) for row in shown}) == 1
+    assert "\x1b" not in "".join(shown)
 
 
 @pytest.mark.parametrize(

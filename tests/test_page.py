@@ -394,6 +394,9 @@ def test_a_pipeline_shows_which_step_reads_which_output(chromium: Browser, tmp_p
     assert edges == ["prep.data → left.data", "prep.data → right.data", "left.data → both.a", "right.data → both.b"]
     boxes = chromium.value("[...document.querySelectorAll('#steps ~ .scroll .hit')].map(b => b.ariaLabel)")
     assert boxes == ["prep: Completed", "left: Completed", "right: Failed", "both: NotStarted"]
+    assert "sweep" not in text_of(chromium, "#page")
+    labels = chromium.value("[...document.querySelectorAll('#logs ~ * option')].map(o => o.textContent)")
+    assert "prep (empty)" in labels
 
 
 @needs(CHROMIUM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import re
 import subprocess
@@ -11,6 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,19 @@ def test_every_link_leads_somewhere_and_notebooks_are_pages(site: Path) -> None:
     assert "Processes, nodes, ranks" in (site / "docs" / "concepts.html").read_text(encoding="utf-8")
     assert "RunFailed: run" in notebook
     assert 'class="figure"' in notebook
+
+
+@from_3_11
+@needs("sphinx", "myst_parser", "furo")
+def test_the_page_on_python_has_each_field_of_a_job_with_its_type(site: Path) -> None:
+    page = (site / "docs" / "api.html").read_text(encoding="utf-8")
+    lines = re.findall(r'<dt class="sig[^>]*id="azml_dist\.([\w.]+)">(.*?)</dt>', page, re.DOTALL)
+    shown = {name: html.unescape(re.sub(r"<[^>]+>", "", line)) for name, line in lines}
+
+    for name, field in signature(Job).parameters.items():
+        assert f"{name}: {field.annotation}" in shown[f"Job.{name}"]
+    assert "path: str | PathLike[str]" in shown["Job.load"]
+    assert not [line for line in shown.values() if "Annotated[" in line]
 
 
 @from_3_11

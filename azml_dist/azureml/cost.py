@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from azml_dist.azureml.facts import Asked, Reader, Wanted
 from azml_dist.azureml.stamps import seconds_of
 from azml_dist.check.facts import Compute, HourPrice, Unknown
-from azml_dist.check.price import money, spell
+from azml_dist.check.price import money
 from azml_dist.status import RunStatus
-from azml_dist.words import plural
+from azml_dist.words import duration, plural
 
 _HOUR = 3600
 
@@ -51,8 +51,8 @@ class Cost(NamedTuple):
         spot = "up to " if self.rate.spot else ""
         return (
             f"about {spot}{money(self.so_far, price.currency)} so far, estimated: {nodes} x"
-            f" {money(price.amount, price.currency)} an hour, {spell(self.seconds)}, list price of {self.rate.place} of"
-            f" {self.rate.as_of}; preparing and idle time come on top"
+            f" {money(price.amount, price.currency)} an hour, {duration(self.seconds)}, list price of {self.rate.place}"
+            f" of {self.rate.as_of}; preparing and idle time come on top"
         )
 
     def to_dict(self) -> dict[str, Any]:

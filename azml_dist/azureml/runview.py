@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from azml_dist.azureml.waitline import note
 from azml_dist.check.price import money
 from azml_dist.errors import SubmitError
+from azml_dist.runs.bars import last_text
 from azml_dist.runs.notebook import notebook
 from azml_dist.show import title_html
 from azml_dist.status import RunStatus
@@ -27,10 +28,10 @@ _WIDTH = 100
 
 
 def last_line(text: str | None) -> str:
-    """A line as a terminal would show it, including progress bars; shortened."""
+    """A line as a terminal would show it, including progress bars, without colours; shortened."""
     if text is None:
         return "no output yet"
-    shown = text.rstrip("\r").rpartition("\r")[2]
+    shown = last_text(text.encode(errors="replace")) or ""
     return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 1]}…"
 
 

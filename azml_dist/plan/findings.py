@@ -364,7 +364,7 @@ def _accelerate(job: JobFields) -> Iterator[Finding]:
                 "accelerate-starts-one",
                 "warning",
                 f"`accelerate launch --cpu` starts one process per node and ignores `--num_processes {count}`",
-                "write `torchrun --nproc-per-node`, with ACCELERATE_USE_CPU: 'true' in `environment_variables`",
+                "write `torchrun --nproc-per-node`, with `ACCELERATE_USE_CPU: 'true'` in `environment_variables`",
                 "command",
             )
         elif launcher.option(*_STARTS_SEVERAL) is None:
@@ -373,7 +373,7 @@ def _accelerate(job: JobFields) -> Iterator[Finding]:
                 "warning",
                 "without `--multi_gpu`, `accelerate launch` starts only one process on a node with fewer than 2 GPUs,"
                 f" despite `--num_processes {count}`",
-                "add `--multi_gpu`; without GPUs, also set ACCELERATE_USE_CPU: 'true' in `environment_variables`",
+                "add `--multi_gpu`; without GPUs, also set `ACCELERATE_USE_CPU: 'true'` in `environment_variables`",
                 "command",
             )
 

@@ -214,7 +214,8 @@ class GroupRun(LocalRun):
             return Card(head, best, has_completed or None)
         label = next(one.label for one in state.members if one.name == member.name)
         # A sweep may have failed though trials completed: then no trial that failed explains it.
-        is_its_own = bool(state.hint) and any(one.status == RunStatus.COMPLETED for one in state.members)
+        has_some = any(one.status == RunStatus.COMPLETED for one in state.members)
+        is_its_own = state.kind == "sweep" and bool(state.hint) and has_some
         own = [Row("sweep", state.error or "")] if is_its_own and in_full else []
         own += [Row("hint", state.hint or "")] if is_its_own else []
         rows = [*best, *own, Row("failed", f"{label}, as run {member.name}"), *member._ending(verdict, in_full).rows]

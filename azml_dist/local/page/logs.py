@@ -94,7 +94,7 @@ def _text(
         else None,
         order=_differences(records) if any(record is not None for record in records) else [],
         bad=_places(found.lines, found.after, bad),
-        note="nothing yet" if not size else None,
+        note="empty" if not size else None,
     )
 
 
