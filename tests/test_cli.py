@@ -107,8 +107,8 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
 def test_a_plan_loads_neither_runs_nor_verdicts() -> None:
     ours = [name.split(".")[1:] for name in _loaded("plan", "job.yml") if name.startswith("azml_dist.")]
 
-    needed = {"cli", "errors", "words", "version", "show", "regular", "configured", "home", "vmsizes", "contents"}
-    assert {part for part, *_ in ours} == needed | {"job", "model", "notation", "files", "plan", "runs"}
+    needed = {"cli", "columns", "errors", "words", "version", "show", "regular", "configured", "home", "vmsizes"}
+    assert {part for part, *_ in ours} == needed | {"contents", "job", "model", "notation", "files", "plan", "runs"}
     # Every command prints on a `Screen`.
     assert [name for name in ours if name[0] == "runs"] == [["runs"], ["runs", "screen"]]
 

@@ -176,7 +176,7 @@ def test_what_init_writes_runs_at_once(tmp_path: Path) -> None:
     ran = call("run", "job.yml", "--launcher", "direct", cwd=tmp_path)
 
     assert (ended.returncode, ended.stdout) == (0, "job.yml\n.amlignore\n"), ended.stderr
-    assert "it imports torch: pytorch starts its processes" in ended.stderr
+    assert "it imports torch: the distribution is `pytorch`" in ended.stderr
     assert ran.returncode == 0, ran.stderr
     assert sorted(ran.stdout.splitlines()) == ["[node0 rank0] 0 of 2 2", "[node0 rank1] 1 of 2 2"]
     assert "run train-" in ran.stderr
@@ -218,10 +218,21 @@ def test_init_replaces_nothing_unless_forced(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".amlignore", "job.yml", "other.yml", "train.py"]
 
 
+def test_options_that_argparse_does_not_have_are_left_to_you(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import click\n\n@click.command()\n@click.option('--epochs')\ndef main(epochs): ..."
+    )
+
+    ended = call("init", "train.py", cwd=tmp_path)
+
+    assert ended.returncode == 0
+    assert "note: options of click are not read: add them to the command yourself\n" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("train.py", b"print(\n", "cannot be read"),
+        ("train.py", b"print()\nprint(\n", "cannot be read: line 2: '(' was never closed"),
         ("train.py", b"# \xff\xfe\nprint(1)\n", "cannot be read"),
         ("train.sh", b"echo\n", "is not a Python script"),
         ("other.py", b"", "does not exist"),

@@ -120,13 +120,13 @@ plain_option = click.option("--plain", is_flag=True, help="Print lines only: ren
 fold_option = click.option(
     "--fold/--no-fold",
     default=None,
-    help="Of more than 16 ranks, print equal lines once, with their ranks; the default, except into files.",
+    help="With more than 16 ranks, print equal lines once; the default, except into files.",
 )
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Override a field of the job, e.g. `node_count=4`."
 )
 input_option = click.option(
-    "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Use this local path for an input."
+    "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Set an input: a local path, or a literal value."
 )
 
 

@@ -15,7 +15,7 @@ from azml_dist.cli.output import say, tell, tell_json
 @click.option(
     "--to", "--output", "-o", "file", type=click.Path(), help="The file to write, by default `NAME-bundle.zip`."
 )
-@click.option("--list", "only_list", is_flag=True, help="Only say what would be in it.")
+@click.option("--list", "only_list", is_flag=True, help="List what would be in it, and write nothing.")
 @root_option
 @json_option
 def bundle(name: str, file: str | None, only_list: bool, root: str | None, as_json: bool) -> int:

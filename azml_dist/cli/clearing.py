@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _SHOWN = 10
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Delete without asking.")
 
 
 class _Age(click.ParamType):  # type: ignore[type-arg] # not generic when it runs

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @json_option
 def diff(a: str, b: str, code: bool, root: str | None, as_json: bool) -> int:
     """Show what differs between two runs or jobs, each on this machine or on Azure ML: command, inputs, variables,
-    world, environment, code; and of runs their status, why they failed, and their last metrics.
+    world, environment, code; for runs, also their status, why they failed, and their last metrics.
 
     A and B are names of runs, or job files as for `plan`.
     """

@@ -49,7 +49,7 @@ def init(script: str, file: str, force: bool, as_json: bool) -> int:
     for name in written:
         tell(name)
     imports = f"it imports {', '.join(found.frameworks)}" if found.frameworks else "it imports no framework known here"
-    how = f"{found.distribution} starts its processes" if found.distribution else "it starts as a single process"
+    how = f"the distribution is `{found.distribution}`" if found.distribution else "it starts as a single process"
     say(f"{imports}: {how}")
     for note in found.notes:
         say(f"note: {note}")
@@ -86,7 +86,9 @@ def _read(folder: Path, script: str) -> Proposed:
     files = {file.path: file.source for file in take_snapshot(folder).files}
     found = proposed(script, files | {script: str(folder / script)})
     if isinstance(found, str):
-        raise JobError(f"{script} cannot be read: {found}")
+        raise JobError(
+            f"{script} cannot be read: {found}", hint="`init` reads the source of the script: correct it first"
+        )
     return found
 
 

@@ -264,9 +264,7 @@ def _would_run(asked: _Asked, apart: bool, max_trials: int | None, local: Mappin
 )
 @click.option("--no-check", is_flag=True, help="Submit without checking the job against the workspace first.")
 @no_script_option
-@click.option(
-    "--watch-hangs", is_flag=True, help="Set variables with which ranks leave what they waited for if NCCL times out."
-)
+@click.option("--watch-hangs", is_flag=True, help="Let each rank write down what it waited for if NCCL times out.")
 @dry_run_option
 @plain_option
 @workspace_options

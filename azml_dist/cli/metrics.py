@@ -45,7 +45,7 @@ def metrics(
 ) -> int:
     """Show the metrics that runs logged with MLflow, several runs side by side; without NAME, those of the last run.
 
-    Of a sweep or a pipeline, this shows its trials or steps side by side.
+    For a sweep or a pipeline, this shows the trials or steps side by side.
     """
     draws = sys.stdout.isatty() if plot is None else plot
     if system:

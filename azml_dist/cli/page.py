@@ -29,7 +29,7 @@ from azml_dist.errors import DistError
 def page(name: str | None, file: str | None, opens: bool, root: str | None, as_json: bool) -> None:
     """Write a run as one HTML file: its plan, a timeline, the verdict, logs, metrics and files.
 
-    Without NAME, of the run that was started last. The file needs no server and no network, so you can send it to
+    Without NAME, this is the run that was started last. The file needs no server and no network, so you can send it to
     somebody. It shows the run as it is now.
     """
     found = find_run(name, root)

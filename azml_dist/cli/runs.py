@@ -111,7 +111,10 @@ def logs(
 @root_option
 @json_option
 def wait(name: str | None, timeout: float | None, plain: bool, root: str | None, as_json: bool) -> int:
-    """Wait until a run ends, without its lines, and exit with its status; after Ctrl-C, the run continues."""
+    """Wait until a run ends, without printing its lines, and exit with its status.
+
+    Ctrl-C ends only the wait: the run continues.
+    """
     found = find_run(name, root)
     try:
         with live(as_json, plain) as foot, suppress(RunFailed):
@@ -281,12 +284,19 @@ def cancel(name: str, root: str | None, as_json: bool) -> None:
 @click.command(epilog=example("azml-dist download quickstart-3f2a91 --only outputs/model --to results"))
 @name_argument
 @click.option(
-    "--to", "--output-dir", "folder", type=click.Path(), help="The folder to copy into, by default named like the run."
+    "--to",
+    "--output-dir",
+    "folder",
+    type=click.Path(),
+    help="The folder to copy into; by default, one with the name of the run.",
 )
 @click.option(
-    "--only", multiple=True, metavar="PATH", help="Only this folder or file of it, e.g. `outputs/model`, `user_logs`."
+    "--only",
+    multiple=True,
+    metavar="PATH",
+    help="Copy only this folder or file, e.g. `outputs/model`; may be repeated.",
 )
-@click.option("--so-far", is_flag=True, help="What there is of a run that is still going on.")
+@click.option("--so-far", is_flag=True, help="Copy what a run that has not ended has written so far.")
 @only_root_option
 @json_option
 def download(

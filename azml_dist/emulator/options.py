@@ -28,7 +28,7 @@ _OPTIONS = (
         type=click.Choice(["own", "azurite"]),
         default="own",
         show_default=True,
-        help="Who keeps the blobs. Azurite forgets them at the end.",
+        help="What stores the blobs. Azurite loses them when the emulator ends.",
     ),
     click.option("--azurite", metavar="FOLDER", help="Where Azurite is installed. [env: AZML_EMULATOR_AZURITE]"),
     click.option("--config", metavar="FILE", help="Write a `config.json` here too."),

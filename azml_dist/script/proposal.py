@@ -70,12 +70,16 @@ class Proposed(NamedTuple):
     variables: dict[str, str]
 
 
+_OTHER_PARSERS = frozenset({"absl", "click", "docopt", "fire", "hydra", "jsonargparse", "tap", "typer", "tyro"})
+"""Packages that give a script options, as argparse does."""
+
+
 def proposed(script: str, files: Mapping[str, str]) -> Proposed | str:
     """A job for a script in a folder with these files; what is wrong if the script cannot be read."""
     program = Program(script, os.path.dirname(script), files)
     if program.entry is None:
         unread = next(iter(program.unread), None)
-        return unread.why if unread else "it cannot be read"
+        return (f"line {unread.line}: " if unread and unread.line else "") + (unread.why if unread else "no such file")
     imported = {name.split(".")[0] for module in program.modules for name in module.names.values()}
     text = "\n".join(module.text for module in program.modules)
     distribution, frameworks = _distribution(imported, text)
@@ -84,6 +88,8 @@ def proposed(script: str, files: Mapping[str, str]) -> Proposed | str:
     notes = []
     if parser is None and "argparse" in imported:
         notes.append("its arguments could not be read from its source: add them to the command yourself")
+    if parser is None and (others := sorted(imported & _OTHER_PARSERS)):
+        notes.append(f"options of {' and '.join(others)} are not read: add them to the command yourself")
     variables = {"ACCELERATE_USE_CPU": "true"} if "accelerate" in imported else {}
     return Proposed(
         script,
