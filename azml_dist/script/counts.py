@@ -51,7 +51,7 @@ def _trainer(look: Look, module: Module, call: ast.Call) -> Iterator[Finding]:
     if "horovod" in (look.value(given.get("accelerator")), look.value(given.get("strategy"))):
         return  # which counts the processes itself
     nodes = look.number(given["num_nodes"]) if "num_nodes" in given else 1
-    devices = _devices(look, given.get("devices"))
+    devices = _devices(look, given.get("devices", given.get("gpus")))
     if nodes is None or is_for_one_rank(look, module, call):
         return
     what = module.full_name(call.func).rpartition(".")[2]
@@ -91,7 +91,7 @@ def _is_alone(look: Look, call: ast.Call) -> bool:
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     nodes = look.number(given["num_nodes"]) if "num_nodes" in given else 1
     has_none = "strategy" not in given or look.value(given["strategy"]) == "auto"
-    return nodes == 1 and _devices(look, given.get("devices")) == 1 and has_none
+    return nodes == 1 and _devices(look, given.get("devices", given.get("gpus"))) == 1 and has_none
 
 
 def _alone(look: Look, module: Module, call: ast.Call) -> Iterator[Finding]:
@@ -186,7 +186,9 @@ def _parameter_servers(look: Look) -> Iterator[Finding]:
 def _empty_ps(look: Look) -> Iterator[Finding]:
     """Microsoft's sample removes it, "necessary for TensorFlow 2.13 and later" (azureml-examples,
     `tensorflow/mnist-distributed`); TensorFlow 2.21 ends with SIGSEGV (seen)."""
-    if '"ps":[]' not in look.tf_config or look.program.says(r"""["']ps["']|environ\[["']TF_CONFIG["']\]\s*="""):
+    if '"ps":[]' not in look.tf_config or look.program.says(
+        r"""["']ps["']|environ\[["']TF_CONFIG["']\]\s*=|(?:pop\(|del\s+[\w.]+\[)\s*["']TF_CONFIG"""
+    ):
         return
     names = (".distribute.MultiWorkerMirroredStrategy", ".experimental.MultiWorkerMirroredStrategy")
     for module, call in look.calls(*names):

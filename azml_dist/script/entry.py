@@ -39,6 +39,22 @@ _WRAPPERS = frozenset(
 )
 _WITH_VALUE = frozenset(["-X", "-W", "--check-hash-based-pycs"])
 """Options of the interpreter that use the next word as their value."""
+_OF_UV_WITH_VALUE = frozenset(
+    [
+        *("--with", "--with-editable", "--with-requirements", "--python", "-p", "--extra", "--group", "--only-group"),
+        *(
+            "--no-group",
+            "--package",
+            "--project",
+            "--directory",
+            "--env-file",
+            "--index",
+            "--index-url",
+            "--refresh-package",
+        ),
+        *("--default-index", "--extra-index-url", "--find-links", "-f", "--cache-dir", "--config-file", "--no-extra"),
+    ]
+)
 
 
 class Entry(NamedTuple):
@@ -61,6 +77,8 @@ class Entry(NamedTuple):
     """Whether it is started with `-m`: imports are then relative to the working directory."""
     folder: str = ""
     """The working directory, inside the code folder."""
+    root: str | None = None
+    """For `-m`: the folder in PYTHONPATH that has the module, if it is not the working directory."""
 
 
 def entries(command: str, files: Mapping[str, str]) -> list[Entry]:
@@ -99,6 +117,8 @@ class _Reader:
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
         self.set: set[str] = set()
+        self._paths: list[str] = []
+        """The folders in PYTHONPATH, as far as the command sets it."""
         self.count = 0
         """How many simple commands it has read."""
         self.with_windows_lines: list[str] = []
@@ -111,7 +131,10 @@ class _Reader:
             words = [*command.words] if has_functions else _given(command.words, arguments)
             while words and (match := _ASSIGNMENT.match(words[0].text)):
                 self.set.add(match[1])
+                self._look_also_in(words[0].text)
                 words = words[1:]
+            for word in words[1:] if words and words[0].text == "export" else ():
+                self._look_also_in(word.text)
             if not words:
                 continue
             if words[0].text in ("cd", "pushd"):
@@ -133,6 +156,13 @@ class _Reader:
                         yield entry._replace(certain=entry.certain and command.certain)
             elif found := self._python(words, folder, Command(tuple(words), command.certain)):
                 yield found
+
+    def _look_also_in(self, assignment: str) -> None:
+        """Note the folders of the code in `PYTHONPATH=src:$PYTHONPATH`."""
+        name, _, value = assignment.partition("=")
+        if name == "PYTHONPATH":
+            folders = (re.sub(r"^(?:\$PWD|\$\{PWD\}|\$\(pwd\)|`pwd`)(?:/|$)", "./", one) for one in value.split(":"))
+            self._paths += [one for one in folders if one and "$" not in one]
 
     def _shell_script(self, words: Sequence[Word], folder: str) -> tuple[str, Sequence[Word]] | None:
         """The shell script that a command starts, whether it is there or not, and its arguments."""
@@ -167,7 +197,7 @@ class _Reader:
         launcher: str | None = None
         at = _program(words)
         if at is None:
-            return None
+            return self._of_uv(words, folder, command.certain)
         name = words[at].text.rsplit("/", 1)[-1]
         rest = words[at + 1 :]
         if name in _LAUNCHERS:
@@ -189,7 +219,17 @@ class _Reader:
             i += 2 if rest[i].text in _WITH_VALUE else 1
         return self._entry(rest[i:], folder, None, command.certain)
 
-    def _started(self, words: Sequence[Word], folder: str, launcher: str, certain: bool) -> Entry | None:
+    def _of_uv(self, words: Sequence[Word], folder: str, certain: bool) -> Entry | None:
+        """The script of `uv run train.py` and `uv run -m pkg.train`."""
+        if [word.text for word in words[:2]] != ["uv", "run"]:
+            return None
+        rest = [*words[2:]]
+        while rest and rest[0].text.startswith("-") and rest[0].text not in ("-m", "--module"):
+            rest = rest[2:] if rest[0].text in _OF_UV_WITH_VALUE else rest[1:]
+        is_script = bool(rest) and (rest[0].text.endswith(".py") or rest[0].text in ("-m", "--module"))
+        return self._started(rest, folder, None, certain) if is_script else None
+
+    def _started(self, words: Sequence[Word], folder: str, launcher: str | None, certain: bool) -> Entry | None:
         """The script among the words after a launcher; the launcher's own options come first."""
         for i, word in enumerate(words):
             if word.text in ("-m", "--module") and i + 1 < len(words):
@@ -202,15 +242,18 @@ class _Reader:
     def _module(
         self, name: str, arguments: Sequence[Word], folder: str, launcher: str | None, certain: bool
     ) -> Entry | None:
-        base = posixpath.join(folder, name.replace(".", "/"))
-        for path in (f"{base}.py", f"{base}/__main__.py"):
-            if path in self._files:
-                return Entry(path, tuple(arguments), launcher, certain, frozenset(), False, False, True, folder)
-        if "." in name and self._is_package(
-            posixpath.join(folder, name.split(".")[0])
-        ):  # which none that is installed is
-            return Entry(f"{base}.py", tuple(arguments), launcher, certain, frozenset(), False, False, True, folder)
-        return None
+        file = name.replace(".", "/")
+        missing = Entry(
+            posixpath.join(folder, f"{file}.py"), tuple(arguments), launcher, certain, frozenset(), False, False, True
+        )._replace(folder=folder)
+        for root in (folder, *(posixpath.normpath(posixpath.join(folder, one)) for one in self._paths)):
+            start = "" if root == "." else root
+            for path in (posixpath.join(start, f"{file}.py"), posixpath.join(start, file, "__main__.py")):
+                if path in self._files:
+                    return missing._replace(path=path, root=start)
+        # None that is installed is a package of the code.
+        is_own = "." in name and self._is_package(posixpath.join(folder, name.split(".")[0]))
+        return missing if is_own else None
 
     def _is_there(self, path: str) -> bool:
         return path in self._files or any(one.startswith(f"{path}/") for one in self._files)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from azml_dist.errors import Finding, Level
 from azml_dist.notation.argv import UNKNOWN, Word
 from azml_dist.notation.expressions import INPUT_OR_OUTPUT
-from azml_dist.script.arguments import refusal
+from azml_dist.script.arguments import options, refusal
 from azml_dist.script.counts import of_backends, of_counts, of_dumps
 from azml_dist.script.entry import Entry, entries, with_windows_lines
 from azml_dist.script.look import Look
@@ -93,7 +93,7 @@ def looks(job: JobFields, files: Mapping[str, str], known: Mapping[str, str]) ->
 
 
 def _program(entry: Entry, files: Mapping[str, str]) -> Program:
-    start = entry.folder if entry.is_module else entry.path.rpartition("/")[0]
+    start = (entry.folder if entry.root is None else entry.root) if entry.is_module else entry.path.rpartition("/")[0]
     return Program(entry.path, start, files)
 
 
@@ -123,18 +123,19 @@ def _arguments(look: Look) -> Iterator[Finding]:
     is_old = look.entry.launcher == "torch.distributed.launch" and not re.search(
         r"--use[_-]env", look.job.shell_command
     )
-    added = (Word("--local-rank=0"),) if is_old else ()
+    added = (Word("--local-rank=0"),) if is_old else _of_deepspeed(look)
     message = refusal(parser, (*added, *look.entry.arguments))
     if message is None:
         return
     # Before torch 2, it was spelt with an underscore.
     depends_on_torch = is_old and refusal(parser, (Word("--local_rank=0"), *look.entry.arguments)) is None
-    options = [option for action in parser.parser._actions for option in action.option_strings]
     hint = None
-    if is_old and "--local-rank" in message:
+    if added and not is_old and "--local_rank" in message:
+        hint = "`deepspeed` adds this argument: add it to the parser, or start with `deepspeed --no_local_rank`"
+    elif is_old and "--local-rank" in message:
         hint = "`torch.distributed.launch` adds this argument: use `torchrun`, and read LOCAL_RANK"
     elif unknown := re.match(r"unrecognized arguments: (-[\w-]+)", message):
-        hint = nearest(unknown[1], options)
+        hint = nearest(unknown[1], options(parser.parser))
     elif "--local_rank" in message or "--local-rank" in message:
         hint = 'Azure ML does not pass this argument: read `int(os.environ["LOCAL_RANK"])`'
     level: Level = "warning" if depends_on_torch else look.level(parser.parsed)
@@ -145,3 +146,10 @@ def _arguments(look: Look) -> Iterator[Finding]:
         f"argparse will refuse the arguments in the command: {message}",
         hint,
     )
+
+
+def _of_deepspeed(look: Look) -> tuple[Word, ...]:
+    """What DeepSpeed's own launcher adds to the arguments (seen); not if it leaves the start to another one."""
+    if look.entry.launcher != "deepspeed" or re.search(r"--no_local_rank|--launcher\b", look.job.shell_command):
+        return ()
+    return (Word("--local_rank=0"),)

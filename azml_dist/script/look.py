@@ -11,6 +11,7 @@ from azml_dist.errors import Finding, Level
 from azml_dist.script.arguments import Parser, parser_of, values
 from azml_dist.script.certain import certain_nodes
 from azml_dist.script.entry import Entry
+from azml_dist.script.passed import parameters, value_in
 from azml_dist.script.source import Module, Program
 from azml_dist.vmsizes import VmSize, vm_size
 from azml_dist.words import late
@@ -91,10 +92,26 @@ class Look:
             return None
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and self.parser:
             return self._arguments.get(node.attr) if node.value.id in _NAMES_OF_ARGUMENTS else None
+        if isinstance(node, ast.Name):
+            return self._of_name(node)
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None
+
+    def _of_name(self, node: ast.Name, deep: int = 2) -> Any:
+        """The value of a constant, or of a parameter to which every call gives the same value."""
+        module = next((one for one in self.program.modules if node in one.parents), None)
+        if module is None or (value := module.constant(node.id)) is not None:
+            return value if module else None
+        function = module.function_of(node)
+        if not isinstance(function, ast.FunctionDef) or module.functions.get(function.name) is not function:
+            return None
+        if not deep or module.assigned(node.id) or node.id not in parameters(function):
+            return None
+        given = [value_in(call, function, node.id) for _, call in self.program.callers(module, function)]
+        values = [self._of_name(one, deep - 1) if isinstance(one, ast.Name) else self.value(one) for one in given]
+        return values[0] if values and all(value == values[0] for value in values) else None
 
     @cached_property
     def _arguments(self) -> dict[str, Any]:
@@ -171,4 +188,11 @@ def _leaves_other_ranks(module: Module, node: ast.stmt) -> bool:
     """`if rank != 0: return` and similar tests."""
     if not isinstance(node, ast.If) or not is_about_a_rank(module, node.test):
         return False
-    return any(isinstance(inner, ast.Return | ast.Continue | ast.Raise) for inner in ast.walk(node))
+    leaves = (
+        isinstance(inner, ast.Return | ast.Continue | ast.Raise) or _exits(module, inner) for inner in ast.walk(node)
+    )
+    return any(leaves)
+
+
+def _exits(module: Module, node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and module.full_name(node.func) in ("exit", "quit", "sys.exit", "os._exit")

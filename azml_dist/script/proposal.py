@@ -84,6 +84,8 @@ def proposed(script: str, files: Mapping[str, str]) -> Proposed | str:
     text = "\n".join(module.text for module in program.modules)
     distribution, frameworks = _distribution(imported, text)
     parser = parser_of(program)
+    if parser and parser.parser._subparsers:
+        parser = None  # the source does not say which subcommand is meant
     values, left = _values(parser, Path(files[script]).parent) if parser else ([], [])
     notes = []
     if parser is None and "argparse" in imported:

@@ -9,9 +9,10 @@ import posixpath
 import re
 import tokenize
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from azml_dist.words import late
 
@@ -76,6 +77,29 @@ class Module:
     def assigned(self, name: str) -> list[ast.expr]:
         """What is assigned to a name, or to an attribute such as `self.saves`, anywhere in the file."""
         return self._assigned.get(name, [])
+
+    def constant(self, name: str) -> Any:
+        """The plain value of a name that gets only this one in the whole file; None if that is not known."""
+        if name not in self._constants:
+            return None
+        try:
+            return ast.literal_eval(self._constants[name])
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
+
+    @cached_property
+    def _constants(self) -> dict[str, ast.expr]:
+        """What is assigned to each name that has no other meaning, unless the file changes names behind its back."""
+        if re.search(r"\bexec\(|\bglobals\(|\bsetattr\(", self.text):
+            return {}
+        meanings: Counter[str] = Counter()
+        for node in self.nodes:
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                meanings[node.id] += 1
+            elif isinstance(node, ast.arg):
+                meanings[node.arg] += 1
+        once = {name for name, count in meanings.items() if count == 1}
+        return {name: values[0] for name, values in self._assigned.items() if name in once}
 
     @cached_property
     def _assigned(self) -> dict[str, list[ast.expr]]:

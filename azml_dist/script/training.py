@@ -101,7 +101,7 @@ def _epochs(look: Look) -> Iterator[Finding]:
 
 
 _HAS_A_DEVICE = (
-    r"set_device|device_id|CUDA_VISIBLE_DEVICES|cuda:|local_rank|LOCAL_RANK|device_count\(|\.cuda\(\s*[^)\s]"
+    r"set_device|cuda\.device\(|device_id|CUDA_VISIBLE_DEVICES|cuda:|local_rank|LOCAL_RANK|device_count\(|\.cuda\(\s*[^)\s]"
     r"|device\(\s*(?:type\s*=\s*)?['\"]cuda['\"]\s*,|\.to\(\s*(?:\w+\.)*(?:rank|gpu)"
 )
 """What gives each process a GPU of its own."""
@@ -142,7 +142,7 @@ def _files(look: Look) -> Iterator[Finding]:
                 "all ranks write this file at the same time, and its content may end up mixed",
                 "save it only on rank 0, or put the rank in its name",
             )
-        elif (path := _plain_path(target)) and _is_lost(look, path):
+        elif (path := _path(look, target)) and _is_lost(look, path):
             yield from look.finding(
                 "not-kept",
                 "warning",
@@ -153,8 +153,21 @@ def _files(look: Look) -> Iterator[Finding]:
             )
 
 
-def _plain_path(node: ast.expr) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+def _path(look: Look, node: ast.expr) -> str:
+    """A path whose first folder is known, with what follows as it is written; empty if it is not known."""
+    if isinstance(node, ast.JoinedStr):
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{…}" for part in node.values)
+        first, slash, _ = text.partition("/")
+        return text if "…" not in first or (not slash and isinstance(node.values[0], ast.Constant)) else ""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.Add):
+        start, end = _path(look, node.left), _path(look, node.right) or "{…}"
+        text = f"{start}/{end}" if isinstance(node.op, ast.Div) else f"{start}{end}"
+        return text if start and "…" not in text.partition("/")[0] else ""
+    if isinstance(node, ast.Call) and node.args and re.search(r"(?:\bPath|path\.join)$", ast.unparse(node.func)):
+        first, *others = [_path(look, part) for part in node.args]
+        return posixpath.join(first, *(part or "{…}" for part in others)) if first else ""
+    value = look.value(node)
+    return value if isinstance(value, str) else ""
 
 
 _MOVES = (
@@ -243,12 +256,16 @@ def _names_a_rank(module: Module, node: ast.expr) -> bool:
     return bool(re.search(r"(?i)rank|get_process|pid|\bgpu|worker|uuid|temp_?file|mk[ds]temp|TemporaryDir", text))
 
 
-_LOGGED = tuple(f"mlflow.{name}" for name in ("log_metric", "log_metrics", "log_param", "log_params", "log_artifact"))
+_LOGGED = late(
+    r"mlflow\.(?:log_(?:metrics?|params?|artifacts?|figure|image|text|dict|table)|(?:pytorch\.|tensorflow\.|keras\."
+    r"|transformers\.|sklearn\.|pyfunc\.)log_model)"
+)
 
 
 def _logged(look: Look) -> Iterator[Finding]:
     said: set[str] = set()
-    for module, call in look.calls(*_LOGGED, "mlflow.log_artifacts"):
+    logged = [(m, call) for m in look.program.modules for call, name in m.calls if _LOGGED.fullmatch(name)]
+    for module, call in logged:
         if module.path in said or is_for_one_rank(look, module, call) or "rank" in ast.unparse(call).lower():
             continue
         said.add(module.path)
@@ -267,8 +284,8 @@ def _collectives(look: Look) -> Iterator[Finding]:
         name = module.full_name(call.func).rpartition(".")[2]
         if any(k.arg == "group" for k in call.keywords) or len(call.args) > (0 if name == "barrier" else 2):
             continue
-        test = _test_of_one_rank(module, call)
-        if test is None or _is_met_elsewhere(look, module, call, name):
+        test = _test_of_one_rank(look, module, call, name)
+        if test is None:
             continue
         yield from look.finding(
             "collective-on-one-rank",
@@ -279,10 +296,38 @@ def _collectives(look: Look) -> Iterator[Finding]:
         )
 
 
-def _test_of_one_rank(module: Module, call: ast.Call) -> str | None:
+def _test_of_one_rank(look: Look, module: Module, call: ast.Call, name: str) -> str | None:
+    """What only one rank fulfils to reach a collective: in its function, or wherever that is called."""
+    if test := _test_around(look, module, call):
+        return None if _is_met_elsewhere(look, module, call, name) else test
+    function = module.function_of(call)
+    if function is None or module.functions.get(function.name) is not function or not _is_always(module, call):
+        return None
+    tests = set()
+    for other, caller in look.program.callers(module, function):
+        test = _test_around(look, other, caller)
+        if test is None or _is_met_elsewhere(look, other, caller, name):
+            return None
+        tests.add(test)
+    return tests.pop() if len(tests) == 1 else None
+
+
+def _is_always(module: Module, call: ast.Call) -> bool:
+    """Whether each call of its function gets to a call: no branch is around it, and none before it may leave."""
+    branches = ast.If | ast.IfExp | ast.BoolOp | ast.While | ast.Try | ast.match_case
+    for parent, _ in module.above(call):
+        if isinstance(parent, branches):
+            return False
+        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
+            break
+    leaving = ast.Return | ast.Raise
+    return not any(isinstance(n, leaving) for statement in module.before(call) for n in ast.walk(statement))
+
+
+def _test_around(look: Look, module: Module, call: ast.Call) -> str | None:
     """What is true only on one rank where a call is: an `if` around it, or one before it that the others leave by."""
     for parent, child in module.above(call):
-        if isinstance(parent, ast.If) and child in parent.body and _is_one_rank(module, parent.test):
+        if isinstance(parent, ast.If) and child in parent.body and _is_one_rank(look, module, parent.test):
             return ast.unparse(parent.test)
         if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
             break
@@ -291,7 +336,7 @@ def _test_of_one_rank(module: Module, call: ast.Call) -> str | None:
             isinstance(statement, ast.If)
             and isinstance(statement.body[-1], ast.Return)
             and not statement.orelse
-            and _is_one_rank(module, statement.test, ast.NotEq)
+            and _is_one_rank(look, module, statement.test, ast.NotEq)
         ):
             return ast.unparse(statement.test).replace("!=", "==")
     return None
@@ -300,8 +345,9 @@ def _test_of_one_rank(module: Module, call: ast.Call) -> str | None:
 def _is_met_elsewhere(look: Look, module: Module, call: ast.Call, name: str) -> bool:
     """Whether the other ranks may meet a collective: in the same function, or in one that it calls."""
     scope = module.function_of(call) or module.tree
+    functions = () if isinstance(scope, ast.FunctionDef) else module.functions.values()
     for other in ast.walk(scope):
-        if not isinstance(other, ast.Call) or other is call:
+        if not isinstance(other, ast.Call) or other is call or module.function_of(other) in functions:
             continue
         full = module.full_name(other.func)
         found = look.program.function(full, module)
@@ -313,11 +359,18 @@ def _is_met_elsewhere(look: Look, module: Module, call: ast.Call, name: str) -> 
 _A_RANK = late(r"(?i)\b(?:local_|global_)?rank\b|get_rank\(\)")
 
 
-def _is_one_rank(module: Module, test: ast.expr, how: type[ast.cmpop] = ast.Eq) -> bool:
-    """Only `rank == 0` and similar tests, and names for them."""
+def _is_one_rank(look: Look, module: Module, test: ast.expr, how: type[ast.cmpop] = ast.Eq) -> bool:
+    """Only `rank == 0`, `not rank` and similar tests, and names and functions for them."""
     if isinstance(test, ast.Name | ast.Attribute):
         values = module.assigned(ast.unparse(test))
-        return len(values) == 1 and isinstance(values[0], ast.Compare) and _is_one_rank(module, values[0], how)
+        return len(values) == 1 and isinstance(values[0], ast.Compare) and _is_one_rank(look, module, values[0], how)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and how is ast.Eq:
+        return bool(_A_RANK.fullmatch(ast.unparse(test.operand).rpartition("dist.")[2]))
+    if isinstance(test, ast.Call) and how is ast.Eq:
+        found = look.program.function(module.full_name(test.func), module)
+        returns = [n.value for n in ast.walk(found[1]) if isinstance(n, ast.Return) and n.value] if found else []
+        one = returns[0] if len(returns) == 1 else None
+        return bool(found and isinstance(one, ast.Compare) and _is_one_rank(look, found[0], one))
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], how):
         sides = [test.left, test.comparators[0]]
         zero = any(isinstance(side, ast.Constant) and side.value == 0 for side in sides)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from azml_dist.errors import Finding
 from azml_dist.script.look import Look, is_guarded
+from azml_dist.script.passed import is_plain
 from azml_dist.script.source import Module, is_main_block
 from azml_dist.words import late, nearest, plural
 
@@ -68,14 +69,70 @@ def _reads(look: Look) -> Iterator[Read]:
     for module in look.program.modules:
         for node in module.nodes:
             if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
-                if module.full_name(node.value) == "os.environ" and (name := _text(node.slice)):
+                for name in _names(module, node.slice) if _is_environ(module, node.value) else ():
                     yield Read(name, module, node, True, False)
-            elif (
-                isinstance(node, ast.Call)
-                and module.full_name(node.func) in ("os.environ.get", "os.getenv")
-                and (name := _text(node.args[0]) if node.args else None)
-            ):
-                yield _get(module, node, name)
+            elif isinstance(node, ast.Call) and node.args and _gets(module, node.func):
+                yield from (_get(module, node, name) for name in _names(module, node.args[0]))
+        yield from _by_torch(look, module)
+
+
+def _is_environ(module: Module, node: ast.expr) -> bool:
+    """Whether it is `os.environ`, or a name that only ever means it."""
+    if module.full_name(node) == "os.environ":
+        return True
+    values = module.assigned(node.id) if isinstance(node, ast.Name) else []
+    return bool(values) and all(module.full_name(value) == "os.environ" for value in values)
+
+
+def _gets(module: Module, function: ast.expr) -> bool:
+    is_get = isinstance(function, ast.Attribute) and function.attr == "get" and _is_environ(module, function.value)
+    return is_get or module.full_name(function) == "os.getenv"
+
+
+def _names(module: Module, node: ast.expr) -> list[str]:
+    """The names that a key stands for: a text, a constant, or each of those in `for key in ("RANK", "WORLD_SIZE")`."""
+    if isinstance(node, ast.Name) and isinstance(name := module.constant(node.id), str):
+        return [name]
+    if isinstance(node, ast.Name):
+        return [text for each in _walked(module, node) if (text := _text(each))]
+    return [text] if (text := _text(node)) else []
+
+
+def _walked(module: Module, name: ast.Name) -> list[ast.expr]:
+    """What a name goes through in the comprehension around it."""
+    for parent, _ in module.above(name):
+        for each in getattr(parent, "generators", ()):
+            if isinstance(each.target, ast.Name) and each.target.id == name.id:
+                return each.iter.elts if isinstance(each.iter, ast.List | ast.Tuple) and not each.ifs else []
+    return []
+
+
+_METHOD, _WORLD_SIZE, _RANK, _STORE = 1, 3, 4, 5
+"""The places of the parameters of `init_process_group`."""
+
+
+def _by_torch(look: Look, module: Module) -> Iterator[Read]:
+    """The first variable that `init_process_group` reads and the job does not set."""
+    for call, name in module.calls:
+        if name != "torch.distributed.init_process_group" or not is_plain(call) or len(call.args) > _STORE:
+            continue
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        method = given.get("init_method") or (call.args[_METHOD] if len(call.args) > _METHOD else None)
+        if "store" in given or (method and look.value(method) not in ("env://", None)):
+            continue
+        is_unknown = method and look.value(method) is None and not _is_none(method)
+        backend = given.get("backend") or (call.args[0] if call.args else None)
+        if is_unknown or (backend and look.value(backend) not in ("nccl", "gloo", "cpu:gloo,cuda:nccl", "cuda:nccl")):
+            continue
+        own = {"rank": _RANK, "world_size": _WORLD_SIZE}
+        needed = [one.upper() for one, place in own.items() if one not in given and len(call.args) <= place]
+        unset = [one for one in (*needed, "MASTER_ADDR", "MASTER_PORT") if one not in look.known]
+        if unset:
+            yield Read(unset[0], module, call, True, False)
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _get(module: Module, node: ast.Call, name: str) -> Read:
@@ -113,7 +170,7 @@ def _is_set_by_the_launcher(look: Look, name: str) -> bool:
 def _is_set_by_the_script(look: Look, name: str) -> bool:
     quoted = rf"['\"]{name}['\"]"
     return look.program.says(
-        rf"environ\s*\[\s*{quoted}\s*\]\s*=[^=]|setdefault\(\s*{quoted}|putenv\(\s*{quoted}|{_SETS_ANY}"
+        rf"(?i:env\w*|\be)\s*\[\s*{quoted}\s*\]\s*=[^=]|setdefault\(\s*{quoted}|putenv\(\s*{quoted}|{_SETS_ANY}"
     )
 
 

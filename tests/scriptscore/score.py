@@ -10,8 +10,9 @@ from pathlib import Path
 from azml_dist.errors import Finding
 from scriptscore.cases import CASES, Case, job_of
 from scriptscore.idioms import IDIOMS
+from scriptscore.modern import MODERN
 
-EVERY = [*CASES, *IDIOMS]
+EVERY = [*CASES, *IDIOMS, *MODERN]
 
 CODES = tuple(dict.fromkeys(case.code for case in EVERY))
 
