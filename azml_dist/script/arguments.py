@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from azml_dist.notation.argv import UNKNOWN, Word
+from azml_dist.script.parsers import Builder, Refused
 from azml_dist.script.passed import value_in
 from azml_dist.script.source import Module, Program
 
@@ -38,8 +39,6 @@ def parser_of(program: Program) -> Parser | None:
     made = {call for _, call in _calls(program, "argparse.ArgumentParser")}
     if not made:
         return None
-    from azml_dist.script.parsers import Builder  # argparse takes a millisecond, and many scripts have no parser
-
     parses = [one for one in _calls(program, ".parse_args", ".parse_known_args") if _is_method(program, *one)]
     if len({ast.unparse(call.func) for _, call in parses}) != 1:
         return None
@@ -103,8 +102,6 @@ def values(parser: Parser, words: Sequence[Word]) -> dict[str, Any]:
 def _parse(parser: Parser, words: Sequence[Word]) -> tuple[argparse.Namespace | None, str | None]:
     if any(not word.single for word in words):
         return None, None  # an unquoted variable may become no word, or several
-    from azml_dist.script.parsers import Refused
-
     texts = [word.text if word.known else _hidden(word.text) for word in words]
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
