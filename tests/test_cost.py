@@ -21,8 +21,9 @@ from azml_dist.azureml.cost import Cost, Rate
 from azml_dist.azureml.group import azure_run
 from azml_dist.azureml.run import AzureRun
 from azml_dist.check.facts import HourPrice
-from azml_dist.check.price import Price, ceiling_findings
+from azml_dist.check.price import Price, ceiling_findings, money
 from azml_dist.emulator import Emulator
+from azml_dist.errors import Finding
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -117,10 +118,55 @@ def test_without_a_timeout_a_ceiling_holds_only_while_something_waits(
     assert "timeout" not in (next(iter(emulator.jobs.jobs.values())).body.get("limits") or {})
 
 
-@pytest.mark.parametrize(("max_cost", "check"), [(0, True), (-1, True), (10, False)])
+@pytest.mark.parametrize(
+    ("max_cost", "check"), [(0, True), (-1, True), (10, False), (float("nan"), True), (float("inf"), True)]
+)
 def test_a_ceiling_that_cannot_be_held_is_refused(workspace: Workspace, job: Job, max_cost: float, check: bool) -> None:
-    with pytest.raises(JobError, match="a cost limit must be above 0, and needs the check"):
+    with pytest.raises(JobError, match="a cost limit must be an amount above 0, and needs the check"):
         AzureML(workspace).submit(job, max_cost=max_cost, check=check)
+
+
+def test_a_limit_on_the_time_to_the_start_is_a_number(workspace: Workspace, job: Job) -> None:
+    with pytest.raises(JobError, match="a limit on the time to the start must be above 0"):
+        AzureML(workspace).submit(job, max_wait=float("nan"))
+
+
+def test_amounts_are_compared_as_they_are_and_none_is_shown_as_nothing(
+    emulator: Emulator, workspace: Workspace, job: Job
+) -> None:
+    """Two nodes cost 0.0178 $ a second."""
+    with pytest.raises(SubmitError, match=r"may cost 2.667 \$, but the limit is 2.666 \$"):
+        AzureML(workspace).submit(job.with_(timeout=150), max_cost=2.666)
+    here = emulator.workspace
+    here.vm_sizes = tuple(replace(size, price=0.25) for size in here.vm_sizes)
+
+    with pytest.raises(SubmitError, match=r"may cost 0.00014 \$, but the limit is 0.00010 \$"):
+        AzureML(workspace).submit(job.with_(timeout=1), max_cost=0.0001)
+    assert price(workspace.check(job.with_(timeout=1)))["ceiling"] == 0.00014
+    assert [money(amount, "USD") for amount in (0.0, 0.0014, 0.0099, 0.01, 12345.678)] == [
+        "0.00 $",
+        "0.0014 $",
+        "0.0099 $",
+        "0.01 $",
+        "12,345.68 $",
+    ]
+
+
+def test_the_timeout_that_fits_an_amount_is_accepted() -> None:
+    """Though floating-point numbers are a little off."""
+    for amount in (0.1, 0.3, 0.7, 1.1, 61.0):
+        seconds = int(re.findall(r"[\d,]+", str(_above(amount, 36000).hint))[0].replace(",", ""))
+
+        assert list(ceiling_findings([_price(seconds)], amount)) == []
+
+
+def _price(seconds: int) -> Price:
+    return Price("USD", 0.25, 2, 2 * 0.25 / 3600 * seconds, seconds, spot=False, as_of="2026-11-29", source="a list")
+
+
+def _above(amount: float, seconds: int) -> Finding:
+    [found] = ceiling_findings([_price(seconds)._replace(ceiling=1e9)], amount)
+    return found
 
 
 def test_who_waits_ends_the_run_at_the_ceiling(

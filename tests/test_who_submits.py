@@ -325,3 +325,20 @@ def test_the_name_of_a_submitted_run_is_told_where_nobody_reads_the_output(emula
     assert "run told is in workspace" in said
     assert "azml-dist cancel told" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("options", [("--wait",), ("--wait", "--json")])
+def test_a_run_that_fails_is_waited_for_where_nobody_reads_the_output(
+    emulator: Emulator, job_file: str, options: tuple[str, ...]
+) -> None:
+    emulator.assets.add_environment("torch")
+    emulator.run_what_is_submitted()
+
+    with start_cli(emulator, "submit", job_file, "--set", "name=told", "--set", "command=exit 3", *options) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+
+    assert process.returncode == 1
+    assert "run told: Failed" in said

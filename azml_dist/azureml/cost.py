@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from azml_dist.azureml.facts import Asked, Reader, Wanted
 from azml_dist.azureml.stamps import seconds_of
 from azml_dist.check.facts import Compute, HourPrice, Unknown
-from azml_dist.check.price import money
+from azml_dist.check.price import cents, money
 from azml_dist.status import RunStatus
 from azml_dist.words import duration, plural
 
@@ -42,7 +42,7 @@ class Cost(NamedTuple):
     def so_far(self) -> float | None:
         """An estimate; None where the price is unknown."""
         rate = self.rate.per_second
-        return None if rate is None else round(rate * self.seconds, 2)
+        return None if rate is None else cents(rate * self.seconds)
 
     def __str__(self) -> str:
         price, nodes = self.rate.price, plural(self.rate.nodes, "node")

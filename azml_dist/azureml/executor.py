@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from azml_dist.as_job import AnyJob, as_job, is_pipeline
@@ -99,9 +100,7 @@ class AzureML:
         orders = [_not_a_pipeline(as_job(job)) for job in jobs]
         orders = [with_dumps(job) for job in orders] if watch_hangs else orders
         is_checked = self._check if check is None else check
-        if max_cost is not None and (max_cost <= 0 or not is_checked):
-            hint = "leave `max_cost` out, or check the job" if max_cost > 0 else "an amount such as 100"
-            raise JobError("a cost limit must be above 0, and needs the check, which reads the price", hint=hint)
+        _check_max_cost(max_cost, is_checked=is_checked)
         _check_max_wait(max_wait)
         gate = self._gate(tell, max_cost) if is_checked else None
         results = Submission(self.workspace, self._look_for, self._service).submit(orders, gate)
@@ -132,6 +131,15 @@ def _not_a_pipeline(job: AnyJob) -> Job | Sweep:
     return job
 
 
+def _check_max_cost(amount: float | None, *, is_checked: bool) -> None:
+    if amount is None:
+        return
+    is_amount = isfinite(amount) and amount > 0
+    if not is_amount or not is_checked:
+        hint = "leave `max_cost` out, or check the job" if is_amount else "an amount such as 100"
+        raise JobError("a cost limit must be an amount above 0, and needs the check, which reads the price", hint=hint)
+
+
 def _check_max_wait(seconds: float | None) -> None:
-    if seconds is not None and seconds <= 0:
+    if seconds is not None and not seconds > 0:  # which NaN is not, either
         raise JobError("a limit on the time to the start must be above 0", hint="a number of seconds such as 1800")

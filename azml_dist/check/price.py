@@ -8,6 +8,7 @@ discount.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import floor, log10
 from typing import NamedTuple
 
 from azml_dist.check.facts import Compute, Size
@@ -18,6 +19,8 @@ from azml_dist.words import plural
 _LEAST = 60
 """Seconds; a shorter `timeout` is no advice."""
 _HOUR = 3600
+_SLACK = 1e-9
+"""For what floating-point numbers are off."""
 
 
 class Price(NamedTuple):
@@ -62,7 +65,8 @@ class Price(NamedTuple):
 
     def to_dict(self) -> dict[str, object]:
         """What `--json` prints."""
-        return {name: getattr(self, name) for name in _SHOWN}
+        shown = {name: getattr(self, name) for name in _SHOWN}
+        return shown | {"ceiling": None if self.ceiling is None else cents(self.ceiling)}
 
 
 _SHOWN = ("currency", "per_node_hour", "nodes", "ceiling", "seconds", "spot", "as_of", "source")
@@ -79,7 +83,7 @@ def price_of(part: Part, size: Size | None, compute: Compute | None, *, is_spot:
         currency=known.currency if known else None,
         per_node_hour=known.amount if known else None,
         nodes=part.nodes,
-        ceiling=None if ceiling is None else round(ceiling, 2),
+        ceiling=ceiling,
         seconds=seconds,
         spot=is_spot,
         as_of=as_of,
@@ -112,7 +116,7 @@ def total(prices: Sequence[Price]) -> Price:
         currency=first.currency if len(same) == 1 else None,
         per_node_hour=None,
         nodes=sum(one.nodes for one in prices),
-        ceiling=round(sum(known), 2) if len(known) == len(prices) and len(same) == 1 else None,
+        ceiling=sum(known) if len(known) == len(prices) and len(same) == 1 else None,
         seconds=None,
         spot=any(one.spot for one in prices),
         as_of=first.as_of,
@@ -147,11 +151,12 @@ def ceiling_findings(prices: Sequence[Price], most: float) -> Iterator[Finding]:
             else "not even a minute of this job fits that amount: use fewer nodes, or a smaller size",
             "timeout",
         )
-    elif ceiling > most:
+    elif ceiling > most * (1 + _SLACK):
+        may_cost, limit = _apart(ceiling, most, currency)
         yield Finding(
             "above-max-cost",
             "error",
-            f"the job may cost {money(ceiling, currency)}, but the limit is {money(most, currency)}: {_all(prices)}",
+            f"the job may cost {may_cost}, but the limit is {limit}: {_all(prices)}",
             f"a `limits.timeout` of {fits:,} seconds{each} would fit; or use fewer nodes"
             if fits >= _LEAST
             else "not even a minute of this job fits that amount: use fewer nodes, or a smaller size",
@@ -171,12 +176,30 @@ def _all(prices: Sequence[Price]) -> str:
 def _fitting(prices: Sequence[Price], most: float) -> int:
     """The timeout in seconds that fits an amount, the same for each job."""
     rate = sum(one.times * _rate(one.nodes, one.per_node_hour or 0.0) for one in prices)
-    return int(most / rate) if rate else 0
+    return int(most / rate * (1 + _SLACK)) if rate else 0
 
 
-def money(amount: float, currency: str = "") -> str:
-    """`108.80 $`; for other currencies, their code."""
-    return f"{amount:,.2f} {'$' if currency == 'USD' else currency}".rstrip()
+def money(amount: float, currency: str = "", decimals: int | None = None) -> str:
+    """`108.80 $`; for other currencies, their code. An amount is not rounded to nothing: `0.0014 $`."""
+    return f"{amount:,.{decimals or _decimals(amount)}f} {'$' if currency == 'USD' else currency}".rstrip()
+
+
+def _apart(one: float, other: float, currency: str) -> tuple[str, str]:
+    """Two different amounts, with as many decimals as it takes to see that."""
+    digits = max(_decimals(one), _decimals(other)) if money(one) == money(other) else 0
+    while digits and digits < 12 and f"{one:.{digits}f}" == f"{other:.{digits}f}":
+        digits += 1
+    return money(one, currency, digits or None), money(other, currency, digits or None)
+
+
+def cents(amount: float) -> float:
+    """An amount as `money` shows it."""
+    return round(amount, _decimals(amount))
+
+
+def _decimals(amount: float) -> int:
+    """Two, or enough for two digits of a smaller amount."""
+    return 2 if not 0 < amount < 0.01 else 1 - floor(log10(amount))
 
 
 def spell(seconds: int) -> str:

@@ -31,7 +31,7 @@ from azml_dist.cli.groups import follow_group
 from azml_dist.cli.live import live
 from azml_dist.cli.loading import as_written, lines_of, load, no_pipeline, with_given
 from azml_dist.cli.named import RunName, file_or_run, new_run_of, say_what_is_sent
-from azml_dist.cli.output import say, say_card, tell, tell_json
+from azml_dist.cli.output import give_up, say, say_card, tell, tell_json
 from azml_dist.cli.prelude import Starting
 from azml_dist.cli.sections import Sectioned
 from azml_dist.errors import JobError, RunFailed
@@ -341,6 +341,8 @@ def _say_submitted(run: AzureRun, place: Workspace, as_json: bool) -> None:
     try:
         if not as_json:
             tell(f"{run.name}\n{run.url}")
+    except BrokenPipeError:  # the run is there, and is waited for if that was asked
+        give_up(sys.stdout.fileno())
     finally:  # after a full disk or a closed pipe, the user needs the name all the more
         say(submitted_text(f"run {run.name} is in workspace {place.name}", next_commands(place, run.name)))
 
