@@ -159,6 +159,7 @@ def test_names_may_hold_anything() -> None:
     [finding] = run.state().findings
     assert finding.startswith(r"stray \xff\x1b[2J")
     assert "\x1b" not in finding
+    assert "\n" not in finding
     assert "stray" in call("status", run.name).stdout
 
 

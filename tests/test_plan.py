@@ -349,6 +349,8 @@ LINES: dict[str, tuple[str, tuple[str, str, str] | None]] = {
     "its own exit code": ("python t.py; exit $?", None),
     "its own exit code, kept": ("python t.py\ncode=$?\necho $code\nexit $code", None),
     "its own exit code, without a word": ("python t.py\nexit", None),
+    "a function": ("f() { cd src; python t.py; }\nf", None),
+    "a file that the command writes": ("cat > t.py <<'END'\nprint(1)\nEND\npython t.py", None),
     "a semicolon at the end": ("python t.py;", None),
     "a semicolon in quotes": ("python -c 'import a; del a'; date", ("unchecked-line", "warning", "`python -c 'import")),
     "a semicolon of a loop": ("for i in 1 2; do python t.py $i; done", None),

@@ -33,11 +33,13 @@ class Command(NamedTuple):
     words: tuple[Word, ...]
     certain: bool
     """Whether bash always reaches it: nothing before it branches, loops or exits."""
+    depth: int = 0
+    """How many subshells it is in: `( … )`."""
 
 
 def commands(text: str) -> Iterator[Command]:
     """The simple commands of a text in order, without redirections, comments and here-documents."""
-    certain = True
+    certain, depth = True, 0
     for words, separator in _split(text):
         plain = [word.text for word in words]
         if _CONTROL & set(plain[:1]) or separator.startswith(("||", "()")):
@@ -45,7 +47,8 @@ def commands(text: str) -> Iterator[Command]:
         while words and words[0].known and words[0].text in _TRANSPARENT:
             words = words[1:]
         if words:
-            yield Command(tuple(words), certain)
+            yield Command(tuple(words), certain, depth)
+        depth = max(0, depth + separator.count("(") - separator.count(")"))
 
 
 def _split(text: str) -> Iterator[tuple[list[Word], str]]:

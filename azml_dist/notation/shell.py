@@ -115,7 +115,8 @@ class Line(NamedTuple):
     def may_fail(self) -> bool:
         """Whether it can fail without anything that handles the failure."""
         word = self.text.split(maxsplit=1)[0]
-        harmless = word in _HARMLESS or _ASSIGNMENT.match(word)
+        only_writes = word == "cat" and "<<" in self.text
+        harmless = word in _HARMLESS or only_writes or _FUNCTION.match(self.text) or _ASSIGNMENT.match(word)
         return not harmless and "||" not in self.text and not self.text.endswith("&")
 
     @property
@@ -144,6 +145,7 @@ class Line(NamedTuple):
         return found[1].strip() if found and script_in(found[1]) else None
 
 
+_FUNCTION = late(r"(?:function\s+)?[\w-]+\s*\(\)\s*\{.*\}$")
 _SET_E = r"set\s+(?:\S+\s+)*(?:-[a-z]*e[a-z]*|-o\s+errexit)\b|set\s+-[a-z]*o\s+errexit\b"
 _HARMLESS = frozenset(
     [

@@ -34,7 +34,23 @@ _MODULES = {
 _WRAPPERS = frozenset(
     [
         *("exec", "env", "nohup", "time", "command", "sudo", "numactl", "timeout", "stdbuf", "nice", "ionice"),
-        *("xvfb-run", "uv", "poetry", "conda", "pipenv", "micromamba", "catchsegv", "nsys", "ncu", "taskset"),
+        *(
+            "xvfb-run",
+            "uv",
+            "poetry",
+            "conda",
+            "pipenv",
+            "micromamba",
+            "mamba",
+            "pixi",
+            "hatch",
+            "pdm",
+            "rye",
+            "catchsegv",
+            "nsys",
+            "ncu",
+            "taskset",
+        ),
     ]
 )
 _WITH_VALUE = frozenset(["-X", "-W", "--check-hash-based-pycs"])
@@ -125,9 +141,15 @@ class _Reader:
 
     def read(self, text: str, folder: str | None, arguments: Sequence[Word], deep: int = 0) -> Iterator[Entry]:
         self.set |= set(re.findall(r"\b([A-Z_][A-Z0-9_]*)=", text))
+        back: list[str | None] = []
+        outside: list[str | None] = []
         has_functions = re.search(r"\w\s*\(\)\s*\{|\bfunction\s", text) is not None
         for command in argv.commands(text):
             self.count += 1
+            while len(outside) < command.depth:
+                outside.append(folder)
+            while len(outside) > command.depth:
+                folder = outside.pop()
             words = [*command.words] if has_functions else _given(command.words, arguments)
             while words and (match := _ASSIGNMENT.match(words[0].text)):
                 self.set.add(match[1])
@@ -137,10 +159,10 @@ class _Reader:
                 self._look_also_in(word.text)
             if not words:
                 continue
-            if words[0].text in ("cd", "pushd"):
-                folder = _joined(folder, words[1]) if len(words) == 2 else None
+            if words[0].text in ("cd", "pushd", "popd"):
+                folder = _changed(folder, words, back)
                 continue
-            if folder is None:
+            if folder is None or _starts_elsewhere(words):
                 continue
             if inner := _shell_text(words):
                 self.count -= 1
@@ -196,6 +218,8 @@ class _Reader:
         """The script that a command starts, by Python itself or through launchers."""
         launcher: str | None = None
         at = _program(words)
+        if at is None and words[0].text.startswith(("./", "../")) and words[0].text.endswith(".py"):
+            return self._entry(words, folder, None, command.certain)
         if at is None:
             return self._of_uv(words, folder, command.certain)
         name = words[at].text.rsplit("/", 1)[-1]
@@ -308,6 +332,22 @@ def _joined(folder: str | None, word: Word) -> str | None:
         return None
     path = posixpath.normpath(posixpath.join(folder, word.text))
     return None if path.startswith(("/", "..")) else "" if path == "." else path
+
+
+def _starts_elsewhere(words: Sequence[Word]) -> bool:
+    """Whether a wrapper changes the working directory: `env -C src`, `uv run --directory src`."""
+    if words[0].text not in _WRAPPERS:
+        return False
+    before = takewhile(lambda word: not (_PYTHON.match(word.text) or word.text.endswith((".py", ".sh"))), words)
+    return any(re.match(r"-C|--(?:chdir|directory|cwd)\b", word.text) for word in before)
+
+
+def _changed(folder: str | None, words: Sequence[Word], back: list[str | None]) -> str | None:
+    """The working directory after `cd`, `pushd` or `popd`, if known; `back` has those to which `popd` goes back."""
+    if words[0].text == "popd":
+        return back.pop() if back else None
+    back += [folder] if words[0].text == "pushd" else []
+    return _joined(folder, words[1]) if len(words) == 2 and words[1].text != "-" else None
 
 
 def _given(words: Sequence[Word], arguments: Sequence[Word]) -> list[Word]:

@@ -258,4 +258,17 @@ _TRAINING = [
     _case("saved-by-every-rank", None, _MESH, TORCH),
 ]
 
-MODERN = [*_ARGUMENTS, *_VARIABLES, *_COUNTS, *_TRAINING]
+_P = "print(1)\n"
+_COMMANDS_OF_SHELLS = [
+    _case("missing-script", None, _P, ONE, "(cd src && pip install .) && python train.py", src__setup=_P),
+    _case("missing-script", "warning", _P, ONE, "(cd src && ls) && python setup.py", src__setup=_P),
+    _case("missing-script", None, _P, ONE, "(cd a && (cd b && python c.py) && ls b); python train.py", a__b__c=_P),
+    _case("missing-script", None, _P, ONE, "pushd a && cd b && python c.py && popd && python train.py", a__b__c=_P),
+    _case("missing-script", None, _P, ONE, "cd a && python b.py && cd - && python train.py", a__b=_P),
+    _case("missing-script", None, _P, ONE, "env -C a python b.py", a__b=_P),
+    _case("missing-script", None, _P, ONE, "uv run --directory a python b.py", a__b=_P),
+    _case("missing-script", "error", _P, ONE, "./trian.py"),
+    _case("arguments", "error", _X, ONE, "pixi run python train.py --y 1"),
+]
+
+MODERN = [*_ARGUMENTS, *_VARIABLES, *_COUNTS, *_TRAINING, *_COMMANDS_OF_SHELLS]

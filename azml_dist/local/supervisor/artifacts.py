@@ -281,5 +281,5 @@ def _is_unchanged(file: Path, stamp: Stamp | None) -> bool:
 
 def _shown(path: str) -> str:
     """A path that is safe to print: file names may contain anything."""
-    text = visible(os.fsencode(path).decode(errors="backslashreplace"))
+    text = visible(os.fsencode(path).decode(errors="backslashreplace")).replace("\n", "\\n")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
