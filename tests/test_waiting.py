@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from test_who_submits import cli
 
 from azml_dist import AzureML, JobError, PyTorch, RunFailed, submit
 from azml_dist.azureml import waiting
+from azml_dist.azureml.described import Details
 from azml_dist.azureml.group import azure_run
 from azml_dist.azureml.phases import Phases
 from azml_dist.azureml.run import AzureRun
-from azml_dist.emulator import Cluster, Emulator, odd
+from azml_dist.emulator import Cluster, Emulator, answer, odd
 from azml_dist.emulator.state import TOTAL_DEDICATED
 from azml_dist.status import RunStatus
 
@@ -72,8 +75,6 @@ def test_else_what_can_be_seen_of_the_cluster(emulator: Emulator, azure: AzureML
 
 def past(seconds: int) -> str:
     """A stamp of so long ago."""
-    from datetime import datetime, timedelta, timezone
-
     then = datetime.now(timezone.utc) - timedelta(seconds=seconds)
     return then.strftime("%Y-%m-%dT%H:%M:%S.0000000+00:00")
 
@@ -214,6 +215,69 @@ def test_phases_have_their_ages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert phases.change() == "not responding (queued 12 min, preparing 3 min)"
 
 
+def test_phases_begin_and_end_when_the_service_says_so(
+    emulator: Emulator, run: AzureRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late they are noticed: here 22 s after the run began, which took 5 s."""
+    late, real = [0.0], time.time
+    monkeypatch.setattr("time.time", lambda: real() + late[0])
+    here = emulator.job(run.name)
+    began = datetime.now(timezone.utc)
+
+    def changed() -> None:
+        took = timedelta(seconds=5 if here.status == "Completed" else 0)
+        here.past[-1] = here.status, (began + took).isoformat()
+        late[0] = 22.0 if took else 0.0
+
+    emulator.workspace.on_change = changed
+    here.script = ["Running", "Running", "Completed"]
+    told: list[str] = []
+
+    run.wait(timeout=60, tell=told.append)
+
+    assert told[-1] == f"run {run.name}: completed (running 5 s)"
+
+
+def test_a_login_without_the_run_history_waits_too(emulator: Emulator, run: AzureRun) -> None:
+    emulator.job(run.name).script = ["Queued", "Running", "Completed"]
+    emulator.inject(answer(403), route="runs.details", times=None)
+    told: list[str] = []
+
+    run.wait(timeout=60, tell=told.append)
+
+    assert told[-1].startswith(f"run {run.name}: completed")
+
+
+def test_a_run_that_began_and_ended_unseen_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    phases = Phases(now - 60)
+    phases.saw(RunStatus.QUEUED)
+
+    phases.saw(RunStatus.COMPLETED, recorded(now - 40, now - 10))
+
+    assert phases.line() == "completed (queued 20 s, running 30 s)"
+
+
+def test_a_clock_that_is_wrong_makes_no_phase_longer_than_it_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    ahead, behind = Phases(now[0]), Phases(now[0])
+    for phases in (ahead, behind):
+        phases.saw(RunStatus.QUEUED)
+    now[0] += 60
+    ahead.saw(RunStatus.RUNNING, recorded(now[0] + 3600))
+    behind.saw(RunStatus.RUNNING, recorded(now[0] - 3600))
+
+    assert (ahead.line(), behind.line()) == ("running 0 s (queued 60 s)", "running 60 s")
+
+
+def recorded(started: float, ended: float | None = None) -> Details:
+    """What the service says about a run that began and ended then."""
+    begun, over = (datetime.fromtimestamp(at or 0, timezone.utc).isoformat() for at in (started, ended))
+    return Details(RunStatus.COMPLETED if ended else RunStatus.RUNNING, None, {}, None, begun, over if ended else None)
+
+
 def test_status_knows_the_phases_of_a_run_that_somebody_else_submitted(emulator: Emulator, run: AzureRun) -> None:
     emulator.job(run.name).past = [
         ("NotStarted", "2026-01-01T00:00:00.0000001+00:00"),
@@ -265,7 +329,7 @@ def test_a_terminal_has_a_foot_with_the_phase_why_it_waits_and_the_last_lines(em
 def test_who_follows_a_run_at_a_terminal_sees_its_bars(emulator: Emulator, file: str, run: AzureRun) -> None:
     emulator.job(run.name).advance("Running")
     with at_terminal("logs", run.name, "--follow") as terminal:
-        terminal.wait_for(lambda text: re.search(rf"^running  {run.name}$", text, re.MULTILINE))
+        terminal.wait_for(lambda text: re.search(rf"^running \d+ s  {run.name}$", text, re.MULTILINE))
         emulator.job(run.name).write_log("user_logs/std_log_process_1.txt", "begun\n10%\r20%")
         terminal.wait_for(lambda text: re.search(r"\n\[node0 rank0\] no line yet\n\[node1 rank1\] 20% +\d s", text))
         emulator.job(run.name).write_log("user_logs/std_log_process_1.txt", "\r30%\n")

@@ -1,6 +1,7 @@
 """The phases of a run, such as `Queued` and `Running`, and how long each lasts.
 
-The service records when a run was created, started and ended. Other changes are observed here, by whoever waits.
+The service records when a run was created, started and ended. Other changes are observed here, by whoever waits, some
+seconds late.
 """
 
 from __future__ import annotations
@@ -40,18 +41,31 @@ class Phases:
         self._submitted = submitted
         self._seen: list[tuple[RunStatus, float | None]] = []
         """Each state and since when; None for one that is older than this observation."""
+        self._started: float | None = None
+        self._ended: float | None = None
 
-    def saw(self, status: RunStatus) -> bool:
-        """Notes a state; returns whether it is another one than before."""
+    def saw(self, status: RunStatus, details: Details | None = None) -> bool:
+        """Notes a state, and what the service recorded; returns whether it is another state than before."""
+        if details:
+            self._started = seconds_of(details.started_at) or self._started
+            self._ended = seconds_of(details.ended_at) or self._ended
         if self._seen and self._seen[-1][0] == status:
             return False
         self._seen.append((status, time.time() if self._seen else self._submitted))
         return True
 
     @property
+    def lacks_times(self) -> bool:
+        """Whether the service may know more: when the run began, or when it ended."""
+        now = self.now
+        if now is None or now in WAITING:
+            return False
+        return self._ended is None if now.is_final else self._started is None
+
+    @property
     def since(self) -> float | None:
-        """Since when the run has been in its state, if that was observed."""
-        return self._seen[-1][1] if self._seen else None
+        """Since when the run has been in its state, if that is known."""
+        return self._timed()[-1][1] if self._seen else None
 
     @property
     def now(self) -> RunStatus | None:
@@ -59,7 +73,7 @@ class Phases:
 
     def age(self, details: Details) -> str:
         """Such as "for 3 min", "took 3 min" or, if no more is known, "submitted 3 min ago"."""
-        self.saw(details.status)
+        self.saw(details.status, details)
         status, now = details.status, time.time()
         started, ended = seconds_of(details.started_at), seconds_of(details.ended_at)
         if status.is_final:
@@ -83,16 +97,32 @@ class Phases:
 
     def _observed(self) -> list[Span]:
         now = time.time()
-        ends = [since or now for _, since in self._seen[1:]]
+        timed = self._timed()
+        ends = [since or now for _, since in timed[1:]]
         spans = [
-            Span(in_words(status), end - (since or end))
-            for (status, since), end in zip(self._seen, [*ends, now], strict=True)
+            Span(in_words(status), max(0.0, end - (since or end)))
+            for (status, since), end in zip(timed, [*ends, now], strict=True)
         ]
         return [*(span for span in spans[:-1] if span.seconds >= _SHORT), spans[-1]]
 
+    def _timed(self) -> list[tuple[RunStatus, float | None]]:
+        """The observed states with the service's own times of the start and of the end, where it has said them."""
+        timed = list(self._seen)
+        if self._started:
+            states = [status for status, _ in timed]
+            late = (i for i, status in enumerate(states) if status not in (*WAITING, RunStatus.UNKNOWN))
+            at = states.index(RunStatus.RUNNING) if RunStatus.RUNNING in states else next(late, None)
+            if at is not None:
+                is_seen, noticed = states[at] == RunStatus.RUNNING, timed[at][1]
+                timed[at : at + is_seen] = [(RunStatus.RUNNING, _within(timed[:at], self._started, noticed))]
+        status, noticed = timed[-1]
+        if status.is_final and self._ended:
+            timed[-1] = status, _within(timed[:-1], self._ended, noticed)
+        return timed
+
     def spans(self, details: Details) -> list[Span]:
         """All phases: as observed since the submission, else as the service recorded them."""
-        self.saw(details.status)
+        self.saw(details.status, details)
         if self._submitted and not details.status.is_final:
             return self._observed()
         created, started, ended = map(seconds_of, (details.created_at, details.started_at, details.ended_at))
@@ -105,6 +135,12 @@ class Phases:
             for name, begin, end in (("waiting", created, waited_until), ("running", started, ran_until))
             if begin and end
         ]
+
+
+def _within(before: list[tuple[RunStatus, float | None]], recorded: float, noticed: float | None) -> float:
+    """When a state began: no later than it was noticed, and not before the earlier ones, whatever the clocks say."""
+    earliest = max((since for _, since in before if since), default=recorded)
+    return max(earliest, min(recorded, noticed or recorded))
 
 
 def in_words(status: RunStatus) -> str:

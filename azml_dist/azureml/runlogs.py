@@ -96,7 +96,7 @@ class RunLogs:
             follower.begin_at_the_tail(last, tail)
         looks, looks_at_the_end, tries = pauses(*_POLL), pauses(*_POLL), 0
         while True:
-            self._phases.saw(details.status)
+            self._phases.saw(details.status, details)
             follower.stale = False
             # Checked before reading: once the run has ended, everything that it wrote can be read.
             ended = not follow or self._record.is_over(details.status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from azml_dist.azureml.cost import Meter
 from azml_dist.azureml.described import Details
@@ -15,6 +15,7 @@ from azml_dist.azureml.runview import say_that_it_costs_too_much, say_that_it_do
 from azml_dist.azureml.stamps import seconds_of
 from azml_dist.azureml.waiting import GivenUp, MaxWait, Reason, Waiting
 from azml_dist.azureml.waitline import State, view_of
+from azml_dist.errors import SubmitError
 from azml_dist.runs.foot import Seen
 from azml_dist.runs.notebook import InPlace, interruptible
 from azml_dist.runs.run import pauses
@@ -92,7 +93,9 @@ class RunWatch:
 
     def look_at(self, status: RunStatus, details: Details | None = None) -> None:
         """Note the phase, and ask why the run waits, if it does and it is time to."""
-        self._phases.saw(status)
+        if self._phases.saw(status, details) and details is None and self._phases.lacks_times:
+            with suppress(SubmitError):  # a login without access to it sees when each state was noticed
+                self._phases.saw(status, self._record.details())
         since = self._phases.since or (seconds_of(details.created_at) if details else None)
         self._waiting.look(status, since, lambda: self._record.submitted, details)
 

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
 from azml_dist.emulator.account import Account
@@ -189,6 +189,7 @@ class Workspace:
     changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
     """Guards everything that requests change; notified when a job moves."""
     _clock: int = 0
+    """The last time stamp, in ten millionths of a second as the service has them."""
     _issued: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -261,9 +262,9 @@ class Workspace:
 
     def now(self) -> str:
         """A time stamp; no two are the same, so that newest-first has one meaning."""
-        self._clock += 1
-        stamp = (datetime.now(timezone.utc) + timedelta(seconds=self.skew)).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{stamp}.{self._clock % 10_000_000:07d}+00:00"
+        self._clock = max(self._clock + 1, time.time_ns() // 100 + round(self.skew * 10**7))
+        seconds, rest = divmod(self._clock, 10**7)
+        return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{rest:07d}+00:00"
 
     def system_data(self) -> Json:
         """Who created a resource, and when."""
