@@ -44,6 +44,9 @@ INSTEAD = {
     r"\bnothing good comes of\b": "would fail",
     r"\b(?:no|a|an|the) [a-z]+ of ours\b": "our ...",
     r"\bnone is given\b": "by default",
+    r"[.:;] (?-i:Of) (?:an?|more|long|several|secret|runs|logs)\b": "the subject first: the trials of a sweep",
+    r"\bof yours\b": "your",
+    r"\bstill going on\b": "still running; has not ended",
 }
 
 

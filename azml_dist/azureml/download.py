@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
     must_be_found: bool = True
     """Whether all of `only` is to be found here."""
     so_far: bool = False
-    """The run is still going on: an output may be empty."""
+    """The run has not ended: an output may be empty."""
 
 
 class LogsOf(NamedTuple):

@@ -43,7 +43,7 @@ class _Found(NamedTuple):
 def copy_run(folder: Path, state: RunState, into: Path, only: Selection, *, so_far: bool, check: bool) -> Download:
     """Copy everything that a run has, or what is wanted of it, and note what is missing.
 
-    With `so_far`, the run is still going on: an output may be empty. With `check`, all of `only` is to be found here.
+    With `so_far`, the run has not ended: an output may be empty. With `check`, all of `only` is to be found here.
     """
     copy = _Copy(folder, Download(into))
     found = [one for part in _PARTS if only.takes_some_of(part) for one in _all_of(folder, part, copy.done)]

@@ -53,7 +53,7 @@ def _inner(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def read(folder: Path) -> tuple[list[Report], list[str]]:
-    """The reports in the files of a run, and the names of its logs. Of a run that was restarted, the last attempt."""
+    """The reports in the files of a run, and the names of its logs, those of the last attempt."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     names = [file.relative_to(folder).as_posix().removeprefix("artifacts/") for file in files]
     found = [report for file, name in zip(files, names, strict=True) for report in _reports(file, name)]

@@ -153,8 +153,8 @@ class Run(Shown, ABC):
     def download(self, folder: str | Path, *, only: Iterable[str] = (), so_far: bool = False) -> Path:
         """Copy named outputs, artifacts and the logs of all attempts into `folder`, and return it.
 
-        `only` names what to copy, as in that folder: `["outputs/model", "user_logs"]`. With `so_far`, a run that is
-        still going on is copied as it is now. Copied again, only what is new or has changed is fetched, and large files
+        `only` names what to copy, as in that folder: `["outputs/model", "user_logs"]`. With `so_far`, a run that
+        has not ended is copied as it is now. Copied again, only what is new or has changed is fetched, and large files
         continue where they stopped; files that do not come from the run are not overwritten.
 
         Raises `DownloadFailed` if anything that the job declares is missing, after copying everything else.

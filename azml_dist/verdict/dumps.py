@@ -84,7 +84,7 @@ class Left:
     def _watchdog(self, rank: int, lines: Sequence[str]) -> Trace | None:
         """The collective in which a rank waited, by the watchdog's words.
 
-        Of a group that is not that of all ranks, the watchdog does not say which ranks are in it.
+        The watchdog does not say which ranks are in a group that is not that of all ranks.
         """
         groups = {found["number"]: found for line in lines if (found := _GROUP.search(line))}
         for line in lines:
