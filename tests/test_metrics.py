@@ -21,6 +21,7 @@ from azml_dist.cli.plots import chart, plotext_missing
 from azml_dist.cli.program import called
 from azml_dist.emulator.service import Emulator
 from azml_dist.local.metrics import metrics_of
+from azml_dist.page.plots import by_step
 from azml_dist.runs.metrics import Metrics, Point, figure, trend
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
@@ -106,6 +107,13 @@ def test_a_curve_is_ordered_by_step_or_numbered_and_leaves_out_what_is_not_finit
 
     assert found.curve("steps") == ([1.0, 2.0], [2.0, 1.0])
     assert found.curve("none") == ([0.0, 1.0], [5.0, 4.0])
+
+
+def test_a_single_value_is_plotted_at_its_step() -> None:
+    point = Point(8, 0.98, 0)
+
+    assert Metrics({"accuracy": 0.98}, lambda _: [point]).curve("accuracy") == ([8.0], [0.98])
+    assert by_step([point]) == [(8.0, 0.98)]
 
 
 def test_figures_are_short_and_trends_have_at_most_16_steps() -> None:

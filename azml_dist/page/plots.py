@@ -66,7 +66,7 @@ def metric_plots(histories: Mapping[str, Sequence[Logged]]) -> list[Plot]:
 
 def by_step(history: Sequence[Logged]) -> Points:
     """The values over their steps; numbered if the script gave no steps."""
-    if len({step for step, _, _ in history}) > 1:
+    if len(history) == 1 or len({step for step, _, _ in history}) > 1:
         return sorted(((float(step), value) for step, value, _ in history), key=lambda point: point[0])
     return [(float(number), value) for number, (_, value, _) in enumerate(history)]
 

@@ -45,7 +45,7 @@ class Metrics(Shown, dict[str, float]):
     def curve(self, name: str) -> tuple[list[float], list[float]]:
         """What to plot: the steps and the finite values, ordered by step; numbered if the script gave no steps."""
         points = self.history(name)
-        if len({point.step for point in points}) > 1:
+        if len(points) == 1 or len({point.step for point in points}) > 1:
             points = sorted(points, key=lambda point: point.step)
             pairs = [(float(point.step), point.value) for point in points]
         else:
