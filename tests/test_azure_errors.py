@@ -483,6 +483,24 @@ def test_a_login_that_is_refused_says_why(
     assert hint in str(error.hint)
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_login_service_that_is_busy_does_not_mean_that_nobody_is_logged_in(
+    emulator: Emulator, principal: AzureML, status: int
+) -> None:
+    emulator.inject(answer(status), route="login.token", times=None)
+
+    error = refused(principal)
+
+    assert str(error).startswith(f"cannot log in to submit job one: the login service answers {status}")
+    assert "status.azure.com" in str(error.hint)
+
+
+def test_a_login_that_was_set_up_and_failed_is_none_that_is_missing(emulator: Emulator, principal: AzureML) -> None:
+    emulator.inject(answer(429), route="login.openid", times=None)
+
+    assert "the login failed: Unable to get authority configuration" in str(refused(principal))
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -20,6 +20,7 @@ _BARE = re.compile(r"^Operation returned an invalid status '([^']*)'.*", re.DOTA
 _OF_BLOBS = re.compile(r"<Message>([^<\n]*)")
 """The sentence in an answer of Blob Storage; further lines repeat the request id and the time."""
 _LOGIN = "`az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET of a service principal"
+_OUTAGE = "wait a few minutes; https://status.azure.com shows outages"
 _QUOTA = re.compile(r"(?i)\b(cores?|vcpu|enough|exceed\w*) quota\b|\bquota (of|limits?|available|reached|exceeded)\b")
 """Such as "a vCPU quota of 6", "not enough quota available", "exceeding approved Cores quota", from public logs."""
 _OUT_OF_TIME = re.compile("earlier than current UTC time|not yet valid")
@@ -43,6 +44,10 @@ _STORAGE = {
 _ATTEMPT = re.compile(r"\n\t?(?=\w+Credential: )")
 """The separator between the logins that `DefaultAzureCredential` tried."""
 _ENTRA = re.compile(r"AADSTS(\d+): [^.]*\.")
+_BUSY = re.compile(r"HTTP Error: (5\d\d|429)\b")
+"""How azure-identity says that the login service gave no answer of its own."""
+_FAILED = re.compile(r"^\w+Credential: Authentication failed: (.+?)(?:\. | To mitigate |$)")
+"""A login that was set up, and did not work."""
 _REFUSED = {
     "7000215": ("the secret of the service principal is wrong", "set AZURE_CLIENT_SECRET to its value, not its id"),
     "7000222": (
@@ -321,7 +326,7 @@ _REFUSALS: tuple[tuple[Callable[[_Refusal], bool], Callable[[_Refusal], _Said]],
         _words(
             SubmitError,
             "Azure answered {status}: {message}",
-            "wait a few minutes; https://status.azure.com shows outages",
+            _OUTAGE,
         ),
     ),
     (
@@ -348,6 +353,10 @@ def _of_login(error: Exception) -> _Said:
     if failed := next((one for one in ways if speaks_of_a_connection(one)), None):
         found = trouble(failed, "the login service")
         return _Said(SubmitError, found.message, found.hint, before="cannot log in to {what}: ")
+    if busy := next((said for one in ways if (said := _BUSY.search(one))), None):
+        return _Said(SubmitError, f"the login service answers {busy[1]}", _OUTAGE, before="cannot log in to {what}: ")
+    if failure := next((said for one in ways if (said := _FAILED.match(one))), None):
+        return _Said(AuthError, f"the login failed: {failure[1][:200]}", _LOGIN)
     text = " ".join(str(error).split())
     if "failed to retrieve a token" in text or "Unavailable" in type(error).__name__ or "az login" in text:
         return _Said(AuthError, "you are not logged in to Azure", _LOGIN)

@@ -227,7 +227,7 @@ class Submission:
                 if failure:
                     raise failure
         except SubmitError as error:
-            return error.problems[0].message
+            return error.problems[0].message.rstrip(".")
         except Exception:  # azure-ai-ml failed on the answer
             pass
         return f"cannot {what}: the answer is not from Azure ML"
