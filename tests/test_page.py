@@ -329,12 +329,12 @@ def test_thinning_a_curve_keeps_its_peaks_and_gaps() -> None:
 
 
 def sweep_file(folder: Path) -> Path:
-    (folder / "log.py").write_text(LOG)
+    (folder / "log.py").write_text("import sys\nif sys.argv[2] == '0.3':\n    {}['labels']\n" + LOG)
     file = folder / "sweep.yml"
     sweep = {
         "type": "sweep",
         "trial": {
-            "command": "test ${{search_space.lr}} != 0.3 && python log.py loss ${{search_space.lr}} 0.01",
+            "command": "python log.py loss ${{search_space.lr}} 0.01",
             "code": ".",
             "environment": "azureml:env:1",
         },
@@ -364,6 +364,7 @@ def test_a_sweep_shows_its_trials(chromium: Browser, tmp_path: Path) -> None:
     assert chromium.value("document.querySelectorAll('.thread.failed').length") == 1
     assert chromium.value("document.querySelectorAll('#timeline ~ .board svg text.bad').length") == 1
     assert "<b>wide</b>" in text_of(chromium, "#trials ~ .board")
+    assert "Failed: rank 0: KeyError: 'labels' (log.py:3)" in text_of(chromium, "#trials ~ .board")
     chromium.value("document.querySelectorAll('#trials ~ .board th button')[1].click()")
     chromium.value("document.querySelectorAll('#trials ~ .board th button')[1].click()")
     rows = column(chromium, "#trials ~ .board tbody tr", 1)

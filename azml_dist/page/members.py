@@ -57,12 +57,17 @@ def group_of(
             values={name: _scalar(value) for name, value in part.values.items()},
             metric=part.metric,
             best=part.name == best,
-            error=part.error,
+            error=part.error and _brief(part.error),
         )
         for number, part in enumerate(parts)
     ]
     named = [dict(zip(("from", "output", "to", "input"), link, strict=True)) for link in links]
     return Group(kind, members, names_of(parts), metric, links=named)
+
+
+def _brief(error: str) -> str:
+    """A long error without its middle: it ends with the exception, where the service quotes a traceback."""
+    return error if len(error) <= 160 else f"{error[:60]} … {error[-95:]}"
 
 
 def objective_of(details: Mapping[str, Any]) -> str:

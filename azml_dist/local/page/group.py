@@ -18,10 +18,13 @@ from azml_dist.page.plots import by_step
 from azml_dist.page.sheet import Evidence, Group, Plot, Sheet, Text
 from azml_dist.show import page_text
 from azml_dist.status import RunStatus
+from azml_dist.verdict.card import in_brief
 from azml_dist.words import plural
 
 _MOST_LOGS = 256
 """How many logs of members a page has."""
+_MOST_VERDICTS = 32
+"""How many members that failed are asked why: their logs are read for that."""
 
 
 def group_sheet(run: RunHere, budget: int) -> Sheet:
@@ -40,6 +43,7 @@ def group_sheet(run: RunHere, budget: int) -> Sheet:
     for place, log in enumerate(sheet.logs):
         places.setdefault(log.member, place)
     sheet.text = page_text(group_page(state, card if state.is_final() else None))
+    _say_why(run, state)
     sheet.group = _group(state)
     sheet.rows = [row_of(member, began, now, places.get(member.label)) for member in state.members]
     sheet.span, sheet.notes = now, list(state.findings)
@@ -55,6 +59,14 @@ def group_sheet(run: RunHere, budget: int) -> Sheet:
     sheet.facts = [("folder", str(run.folder))]
     sheet.next = _next(state)
     return sheet
+
+
+def _say_why(run: RunHere, state: RunState) -> None:
+    """The first members that failed, with the verdict where it says more than the end of their process."""
+    members = getattr(run, "members", {})
+    failed = [one for one in state.members if one.status == RunStatus.FAILED and one.label in members]
+    for member in failed[:_MOST_VERDICTS]:
+        member.error = in_brief(members[member.label].verdict()) or member.error
 
 
 def _group(state: RunState) -> Group:
