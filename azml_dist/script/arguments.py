@@ -109,10 +109,18 @@ def _parse(parser: Parser, words: Sequence[Word]) -> tuple[argparse.Namespace | 
                 return parser.parser.parse_known_args(texts)[0], None
             return parser.parser.parse_args(texts), None
     except Refused as error:
-        message = str(error)
-        return None, None if UNKNOWN in message else message
+        return None, _known_part(str(error))
     except (SystemExit, Exception):  # `--help`, or an unusual case in argparse: no finding
         return None, None
+
+
+def _known_part(message: str) -> str | None:
+    """What holds of a message whatever the unknown values are: an option is unknown whatever follows it."""
+    if UNKNOWN not in message:
+        return message
+    start, colon, words = message.partition(": ")
+    options = [word.partition("=")[0] if UNKNOWN in word else word for word in words.split() if word.startswith("--")]
+    return f"{start}{colon}{' '.join(options)}" if start == "unrecognized arguments" and options else None
 
 
 def _hidden(text: str) -> str:

@@ -224,10 +224,8 @@ def _instead(look: Look, name: str) -> str | None:
             return f"under MPI it is `{mpi[name]}`; or add `distribution: {{type: pytorch}}` to the job"
         return "add `distribution: {type: pytorch}` to the job, which sets torch's variables"
     if name == "LOCAL_WORLD_SIZE":
-        return (
-            f"only torchrun sets it; this job runs {look.job.process_count_per_node} processes on each node:"
-            " pass that number to the script, or use a default"
-        )
+        count = plural(look.job.process_count_per_node, "process", "processes")
+        return f"only torchrun sets it; this job runs {count} on each node: pass that number on, or use a default"
     if look.kind == "PyTorch":
         return f"under PyTorch it is `{torch[name]}`" if name in torch else _like(look, name)
     if _MPI.fullmatch(name):

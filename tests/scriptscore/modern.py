@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from azml_dist import Output
+from azml_dist import Input, Output
 from scriptscore.cases import LAUNCHED, MPI, ONE, ONE_NODE, TF, TORCH, Case
 from scriptscore.idioms import RANKS
 
@@ -112,6 +112,16 @@ _ARGUMENTS = [
         "python train.py --unknown",
         lib="import sys\ndef add(p):\n    if sys.platform == 'x':\n        p.add_argument('--unknown')\n    return p\n",
     ),
+    _case(
+        "arguments",
+        "error",
+        _X,
+        {"inputs": {"d": Input(path="azureml:d:1")}},
+        "python train.py --y ${{inputs.d}}",
+    ),
+    _case("arguments", "error", _X, {"outputs": {"o": Output()}}, "python train.py --x 1 --out=${{outputs.o}}"),
+    _case("arguments", "error", _X, ONE, 'python train.py --epochs "$EPOCHS"'),
+    _case("arguments", None, _X, ONE, 'python train.py "$OPTION" 3'),
     _case("arguments", "error", _X, LAUNCHED, "deepspeed --num_gpus 4 train.py --x 1"),
     _case("arguments", None, _X, LAUNCHED, "deepspeed --no_local_rank --num_gpus 4 train.py --x 1"),
     _case("arguments", "error", _X, ONE, "uv run --with torch train.py --y 1"),
