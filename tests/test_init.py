@@ -40,6 +40,9 @@ def drafted(folder: Path, script: str, name: str = "train.py") -> tuple[Proposed
         ("from accelerate import Accelerator\n", "PyTorch", 2),
         ("import deepspeed\n", "PyTorch", 2),
         ("import torch\nfrom transformers import Trainer\nTrainer(model=1)\n", "PyTorch", 2),
+        ("from transformers import Seq2SeqTrainer\nSeq2SeqTrainer(model=1)\n", "PyTorch", 2),
+        ("from trl import SFTTrainer\nSFTTrainer(model=1)\n", "PyTorch", 2),
+        ("from transformers import pipeline\npipeline('x')\n", None, 1),
         ("import horovod.torch as hvd\nimport torch\n", "Mpi", 2),
         ("from mpi4py import MPI\n", "Mpi", 2),
         ("import tensorflow as tf\ns = tf.distribute.MultiWorkerMirroredStrategy()\n", "TensorFlow", 1),
@@ -218,15 +221,22 @@ def test_init_replaces_nothing_unless_forced(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".amlignore", "job.yml", "other.yml", "train.py"]
 
 
-def test_options_that_argparse_does_not_have_are_left_to_you(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(
-        "import click\n\n@click.command()\n@click.option('--epochs')\ndef main(epochs): ..."
-    )
+@pytest.mark.parametrize(
+    ("script", "who"),
+    [
+        ("import click\n\n@click.command()\n@click.option('--epochs')\ndef main(epochs): ...", "click"),
+        ("from transformers import HfArgumentParser\nHfArgumentParser(1)\n", "HfArgumentParser"),
+    ],
+)
+def test_options_that_argparse_does_not_have_are_left_to_you(script: str, who: str, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(script)
 
     ended = call("init", "train.py", cwd=tmp_path)
 
+    said = f"options of {who} are not read: add them to the command yourself\n"
     assert ended.returncode == 0
-    assert "note: options of click are not read: add them to the command yourself\n" in ended.stderr
+    assert f"note: {said}" in ended.stderr
+    assert f"# Note: {said}" in (tmp_path / "job.yml").read_text()
 
 
 @pytest.mark.parametrize(

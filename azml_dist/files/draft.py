@@ -66,7 +66,7 @@ def _command(found: Proposed) -> Iterator[str]:
     for left in found.left:
         yield f"# Left to the script: {_comment(left)}"
     for note in found.notes:
-        yield f"# Note: {_comment(note)}"
+        yield f"# Note: {note}"
 
 
 def _reference(value: Value) -> str:

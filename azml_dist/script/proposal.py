@@ -90,7 +90,8 @@ def proposed(script: str, files: Mapping[str, str]) -> Proposed | str:
     notes = []
     if parser is None and "argparse" in imported:
         notes.append("its arguments could not be read from its source: add them to the command yourself")
-    if parser is None and (others := sorted(imported & _OTHER_PARSERS)):
+    others = sorted(imported & _OTHER_PARSERS) + ["HfArgumentParser"] * ("HfArgumentParser(" in text)
+    if parser is None and others:
         notes.append(f"options of {' and '.join(others)} are not read: add them to the command yourself")
     variables = {"ACCELERATE_USE_CPU": "true"} if "accelerate" in imported else {}
     return Proposed(
@@ -128,7 +129,7 @@ def _distribution(imported: set[str], text: str) -> tuple[Distribution | None, l
         return "pytorch", names
     if "tensorflow" in imported and re.search(r"MultiWorkerMirroredStrategy|ParameterServerStrategy|TF_CONFIG", text):
         return "tensorflow", names
-    if "transformers" in imported and re.search(r"\bTrainer\(", text):
+    if imported & {"transformers", "trl"} and re.search(r"Trainer\(", text):
         return "pytorch", [*names, "Transformers"]
     return None, names
 
