@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import cached_property
 
 from azml_dist.verdict.ends import VICTIM, Statement, by_signal, of_a_launcher, of_the_service
-from azml_dist.verdict.heard import Cause, Heard, hear, hint_of, relative
+from azml_dist.verdict.frames import relative
+from azml_dist.verdict.heard import Cause, Heard, hear, hint_of
 from azml_dist.verdict.hidden import hide
 from azml_dist.verdict.hints import About
 from azml_dist.verdict.known import Ended, Known, Log

@@ -253,13 +253,8 @@ class Causes:
                 if best[0].blame == "rank" and len(best) > 1
                 else verdict
             )
-        return replace(
-            verdict,
-            rank=min(odd),
-            ranks=sorted(odd),
-            summary=summary_of(verdict, min(odd)),
-            followers=self._case.followers(odd),
-        )
+        found = replace(verdict, rank=min(odd), ranks=sorted(odd), followers=self._case.followers(odd))
+        return replace(found, summary=summary_of(found, min(odd)))
 
 
 def _no_signal_follows(cause: Cause) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from azml_dist.verdict.case import ABORT, KILL, WORDS, Case, evidence_of
@@ -141,7 +142,7 @@ def _of_other_signals(case: Case, ends: Mapping[int, Ended]) -> Verdict | None:
     seen |= {rank: end for rank, end in first.items() if rank in ends}
     killed = {rank: end for rank, end in seen.items() if end.signal not in (*_FATAL, ABORT, KILL)}
     if not killed:
-        return None
+        return _of_signals_as_codes(case, ends)
     rank = case.first(list(killed))
     number = killed[rank if rank is not None else min(killed)].signal or 0
     return case.make(
@@ -152,6 +153,25 @@ def _of_other_signals(case: Case, ends: Mapping[int, Ended]) -> Verdict | None:
         message=f"ended by {signal_name(number)}",
         hint=_LIMITS.get(number) or (_NOT_OURS if case.known.here else None),
         evidence=case.last_lines([rank] if rank is not None else sorted(killed)[:3]),
+    )
+
+
+def _of_signals_as_codes(case: Case, ends: Mapping[int, Ended]) -> Verdict | None:
+    """An exit code with which shells, and scripts that handle a signal, say which one it was: 143 is SIGTERM."""
+    told = {r: by_signal(e) or 0 for r, e in ends.items() if r in case.seen and e.exit_code and not e.stopped}
+    told = {r: number for r, number in told.items() if number and number not in (*_FATAL, ABORT, KILL)}
+    rank = case.first(list(told))
+    if rank is None or rank in case.lost:
+        return None
+    code, name = ends[rank].exit_code, signal_name(told[rank])
+    return case.make(
+        "killed",
+        "likely",
+        rank,
+        sorted(told),
+        message=f"exit code {code}, which stands for {name}",
+        hint=_LIMITS.get(told[rank]) or f"a program of this rank got {name}; {_NOT_OURS}" if case.known.here else None,
+        evidence=case.last_lines([rank]),
     )
 
 
@@ -178,6 +198,8 @@ def of_codes(case: Case, ends: Mapping[int, Ended] | None = None) -> Verdict | N
     last = case.last_lines([rank] if rank is not None else sorted(own)[:3])
     raised = any(cause.exception for cause in case.every_cause if cause.rank == rank)
     hint = {126: "the program is not executable", 127: "the program was not found"}.get(end.exit_code or 0)
+    if end.exit_code == 124 and re.search(r"\btimeout\b", case.known.command or ""):
+        hint = "`timeout` in the command ends a program with this code when its time is over"
     hint = hint or _hint_of_words(case, last)
     return case.make(
         "exit-code",

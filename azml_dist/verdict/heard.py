@@ -10,13 +10,15 @@ from functools import lru_cache
 from typing import Literal
 
 from azml_dist.verdict.ends import Statement, statements
+from azml_dist.verdict.frames import by_frames, is_here, is_own
 from azml_dist.verdict.hints import About
-from azml_dist.verdict.known import CODE_ROOT, Known
+from azml_dist.verdict.known import Known
 from azml_dist.verdict.scan import FINGERPRINT, OF_LAUNCHERS, OF_TRACEBACKS, without_digits
 from azml_dist.verdict.signatures import (
     ABORT_AT_EXIT,
     EXCEPTIONS,
     FINISHED,
+    NO_ANSWER,
     NOISE,
     OF_A_PEER,
     OF_LINES,
@@ -31,12 +33,6 @@ from azml_dist.verdict.streams import Stream
 from azml_dist.verdict.tracebacks import Frame, Raised, Traceback, tracebacks
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind
 
-_LIBRARY = re.compile(
-    r"(?:site|dist)-packages[/\\]|[/\\]lib(?:64)?[/\\]python\d|[/\\]Lib[/\\]|^<|azureml-setup[/\\]|[/\\]runpy\.py$"
-    r"|context_manager_injector\.py|^/tmp/ray/|[/\\]miniconda\w*[/\\]|[/\\]bin[/\\](?:torchrun|accelerate|deepspeed)$"
-    r"|__autograph_generated_file"
-)
-"""Paths of code that is not the user's; AutoGraph of TensorFlow rewrites functions into temporary files."""
 _LAUNCHER = re.compile(r"torch/distributed/(?:launch|run)|accelerate/(?:commands/)?launch|deepspeed/launcher")
 _WRAPPER = re.compile(r"azureml-setup[/\\]|context_manager_injector\.py")
 _TIME = re.compile(
@@ -201,10 +197,11 @@ def hear(stream: Stream, known: Known) -> Heard:
         raised.append((one, _of_traceback(stream, one, known, ended=ended)))
     causes += [cause for cause in _caught(raised, shared=shared) if isinstance(cause, Cause)]
     losses += [loss for _, loss in raised if isinstance(loss, Loss)]
+    of_servers = _of_servers(raised)
     for at, signature, match in _hits(stream):
         where = (stream.rank, stream.log, stream.numbers[at], stream.lines[at])
         said = Loss(*where, signature, match.groupdict(), said=match[0])
-        if signature.role == "cascade":
+        if signature.role == "cascade" and at not in of_servers:
             losses.append(said)
         elif signature.role == "confirmation":
             confirmations.append(said)
@@ -227,6 +224,12 @@ def hear(stream: Stream, known: Known) -> Heard:
         before=stream.lines[max(0, failed_at - _NEAR) : failed_at],
         kernel_count=_kernel_count(stream),
     )
+
+
+def _of_servers(raised: Sequence[tuple[Traceback, Cause | Loss]]) -> set[int]:
+    """Lines of tracebacks that speak of the connection to a server, and not of one to a peer."""
+    of_servers = [one for one, said in raised if isinstance(said, Cause) and said.signature is NO_ANSWER]
+    return {at for one in of_servers for at in range(one.begin, one.end)}
 
 
 def _weighed(cause: Cause, after: Sequence[str]) -> Cause:
@@ -272,23 +275,6 @@ def _prints(stream: Stream) -> dict[int, str]:
 def _kernel_count(stream: Stream) -> str | None:
     found = _KERNEL_COUNT.search(stream.text) if "memory." in stream.log else None
     return found[0] if found and int(found[1]) else None
-
-
-def is_own(path: str, known: Known) -> bool:
-    """Whether a path in a traceback belongs to the user's own code."""
-    if any(path.startswith(root) for root in known.code_roots):
-        return True
-    return not _LIBRARY.search(path)
-
-
-def relative(path: str, known: Known) -> str:
-    """A path of the user's code, relative to the code folder."""
-    path = path.replace("\\", "/")
-    for root in known.code_roots:
-        if path.startswith(root):
-            return path[len(root) :].lstrip("/")
-    short = CODE_ROOT.sub("", path, count=1)
-    return short.removeprefix("./")
 
 
 def _hits(stream: Stream) -> list[tuple[int, Signature, re.Match[str]]]:
@@ -343,6 +329,8 @@ def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) 
     raised, place = one.root, _place(one, known)
     if one.fatal:
         return _of_fatal(stream, one, place, _lines(stream, one))
+    if (signature is None or signature.role != "root") and (said := by_frames(raised)):
+        signature, match = said, compiled(said.pattern).search(raised.text)
     if signature and signature.role == "cascade" and match:
         return _of_lost_peer(stream, raised, signature, match, place)
     kind, certainty, blame, hint = _meaning(stream, one, signature, match, known)
@@ -432,18 +420,8 @@ def _meaning(
                 "a wrapper of Azure ML failed, not your script: a newer SDK or image may help",
             )
         return "user-code", "likely", "rank", None
-    own = bool(frames) and _is_here(frames, known) and not _OF_THE_SYSTEM.match(raised.name)
+    own = bool(frames) and is_here(frames, known) and not _OF_THE_SYSTEM.match(raised.name)
     return "user-code", "certain" if own else "likely", "rank", None
-
-
-def _is_here(frames: Sequence[Frame], known: Known) -> bool:
-    """Whether the innermost frame is the user's own code, and not that of a text which the script has only printed.
-
-    Python writes the whole path, except of a script that another program runs, as `python -m mpi4py train.py` does.
-    """
-    path = frames[-1].path
-    whole = path.startswith(("/", "<")) or path[1:3] in (":\\", ":/") or path.split("/")[-1] in (known.command or "")
-    return is_own(path, known) and (whole or any(frame.path.startswith("/") for frame in frames))
 
 
 def hint_of(signature: Signature, match: re.Match[str], about: About) -> str | None:

@@ -24,7 +24,10 @@ _PATTERNS = (
     ),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), _SHOWN),
     (
-        re.compile(r"\b(?:hf_|ghp_|gho_|ghs_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|ASIA|dapi|npm_|pypi-)[\w-]{12,}"),
+        # Tokens of the Hugging Face Hub and of npm have no further `_`: `hf_hub_download` is a function.
+        re.compile(
+            r"\b(?:(?:hf_|npm_)[A-Za-z0-9]{12,}|(?:gh[pos]_|github_pat_|glpat-|sk-|xox[abprs]-|AKIA|ASIA|dapi|pypi-)[\w-]{12,})"
+        ),
         _SHOWN,
     ),
     (re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{86}==(?![\w=])"), _SHOWN),

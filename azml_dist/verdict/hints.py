@@ -91,6 +91,22 @@ def of_a_module(found: re.Match[str], about: About) -> str:
     return f"add `{brings}` to {where}; if `{top}` is your own code, check that its folder is uploaded"
 
 
+def of_a_started_module(found: re.Match[str], about: About) -> str:
+    """What to check if `python -m` does not find the module that the command names."""
+    top = found["module"].partition(".")[0]
+    if _rule(f"{top}.py", about.known) or _rule(top, about.known) or top in _HOW_TO_GET:
+        return of_a_module(found, about)
+    own = f"if `{top}` is your own code, check its name in the command, and that `code` is the folder that contains it"
+    return f"{own}; otherwise {of_a_module(found, about).partition('; if ')[0]}"
+
+
+def of_an_attribute(found: re.Match[str], about: About) -> str:
+    """Why a module may lack a name."""
+    module, name = found["module"], found["name"]
+    said = f"`{module}` has no `{name}`: this is another version than the code expects"
+    return said if "." in module else f"{said}, or a file `{module}.py` in your code hides the package"
+
+
 def of_a_port(found: re.Match[str], about: About) -> str:
     """Who may use the port, and how a local run gets a network in which nobody else does."""
     port = _PORT.search(about.text)
@@ -112,7 +128,7 @@ def of_a_file(found: re.Match[str], about: About) -> str | None:
         return f"`{path}` is in your code folder, and left out by {rule}"
     if re.search(r"/INPUT_|/mounts/|/cap/data-capability/|/azureml/run/", path):
         return f"`{path}` is inside an input: check that the data has this path"
-    if re.fullmatch(r"[a-z][\w+-]*", path):
+    if re.fullmatch(r"[a-z][\w+-]*", path) and "[Errno 2]" in found[0]:
         return f"if `{path}` is a program, it is not in the image or not on its PATH"
     if path.startswith("/"):
         return f"`{path}` does not exist on the node: pass data as an input, and write only to `./outputs` or an output"

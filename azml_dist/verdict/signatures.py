@@ -52,6 +52,20 @@ _REBOOT = (
     "the hardware or its driver failed: run again, on another node if it happens again, and report the node to support"
 )
 
+_CUT = "the file is incomplete or not a checkpoint: an earlier run may have been stopped while writing it"
+
+NO_ANSWER = Signature(
+    "",
+    r"(?s).*",
+    "root",
+    "data-access",
+    "likely",
+    hint="a server did not answer or hung up, and no other rank: run again, let the script try several times, or pass the data as an input",
+    source="urllib3, aiohttp",
+)
+CUT_FILE = Signature("EOFError", r"EOFError", "root", "checkpoint-mismatch", "likely", hint=_CUT, source="torch 2.13")
+"""What exceptions mean if their frames are those of a client of servers, or of a reader of files."""
+
 EXCEPTIONS: tuple[Signature, ...] = (
     Signature(
         "errno: 98|EADDRINUSE|[Errno 98]|Error: Address already in use|ddress already in use",
@@ -64,8 +78,12 @@ EXCEPTIONS: tuple[Signature, ...] = (
     ),
     # --- addresses of other servers than peers
     Signature(
-        "ConnectionPool(host=|ouldn't connect to 'http|urlopen error|an't load the configuration of|Failed to resolve",
-        r"HTTPS?ConnectionPool\(host='(?P<host>[^']+)'|[Cc]ouldn't connect to 'https?://(?P<other>[^'/]+)|urlopen error|Failed to resolve '(?P<name>[^']+)'",
+        "ConnectionPool(host=|ouldn't connect to 'http|urlopen error|an't load the configuration of|Failed to resolve"
+        "|Failed to establish a new connection|check your connection|outgoing traffic has been disabled"
+        "|ServiceRe|EndpointConnectionError|ClientConnectorError",
+        r"HTTPS?ConnectionPool\(host='(?P<host>[^']+)'|[Cc]ouldn't connect to 'https?://(?P<other>[^'/]+)|urlopen error|Failed to resolve '(?P<name>[^']+)'"
+        r"|Failed to establish a new connection|[Pp]lease check your connection|outgoing traffic has been disabled"
+        r"|\bService(?:Request|Response)(?:Timeout)?Error|EndpointConnectionError|ClientConnectorError",
         "root",
         "data-access",
         "likely",
@@ -478,6 +496,15 @@ EXCEPTIONS: tuple[Signature, ...] = (
         source="torch",
     ),
     Signature(
+        "[Errno 27]",
+        r"\[Errno 27\] File too large",
+        "root",
+        "disk-full",
+        "likely",
+        hint="a file may not grow further: check `ulimit -f`, and the largest file that this file system can have",
+        source="Linux",
+    ),
+    Signature(
         "No space left",
         r"\[Errno 28\] No space left on device: ['\"](?P<path>[^'\"]+)",
         "root",
@@ -595,10 +622,11 @@ EXCEPTIONS: tuple[Signature, ...] = (
     ),
     Signature(
         "op.preamble.length",
-        r"op\.preamble\.length <= op\.nbytes",
+        r"(?P<what>op\.preamble\.length <= op\.nbytes.*)",
         "root",
         "collective-mismatch",
         "likely",
+        where="line",
         blame="nobody",
         hint="ranks passed tensors of different sizes to the same collective",
         source="prime-diloco#68",
@@ -753,6 +781,128 @@ EXCEPTIONS: tuple[Signature, ...] = (
         "likely",
         hint="a compiled extension was built for another version of a library: rebuild it, or pin both versions",
         source="glibc",
+    ),
+    Signature(
+        "attempted relative import",
+        r"attempted relative import (?:with no known parent|beyond top-level)",
+        "root",
+        "user-code",
+        hint="the file is started by its path, which makes it no part of a package: start it as `python -m PACKAGE.MODULE`",
+        source="Python",
+    ),
+    Signature(
+        "partially initialized module",
+        r"(?:cannot import name '(?P<name>\w+)' from )?partially initialized module '(?P<module>[\w.]+)'",
+        "root",
+        "user-code",
+        hint="`{module}` is used while it is still being imported: move an import into the function that needs it; if it should be a package, and your own file has its name, rename that file",
+        source="Python",
+    ),
+    Signature(
+        "cannot import name",
+        r"cannot import name '(?P<name>\w+)' from '(?P<module>[\w.]+)' \(\S*/(?:exe/wd|node_\d+/wd|nodes/(?:retry_\d+/)?\d+|workdir|code)/(?P<file>[^)]+\.py)\)",
+        "root",
+        "user-code",
+        "likely",
+        hint="`{module}` is your file `{file}`, which has no `{name}`; if a package of this name is meant, rename the file",
+        source="Python",
+    ),
+    Signature(
+        "NumPy 2.0 release",
+        r"was removed in the NumPy 2\.0 release",
+        "root",
+        "missing-module",
+        "likely",
+        hint="the code was written for an older numpy: require `numpy<2` in the environment, or change the name",
+        source="numpy 2.0",
+    ),
+    Signature(
+        "' has no attribute '",
+        r"^AttributeError: module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'",
+        "root",
+        "user-code",
+        "likely",
+        hint=hints.of_an_attribute,
+        source="Python",
+    ),
+    # --- processes that a script starts
+    Signature(
+        "start a new process before the|context has already been set",
+        r"An attempt has been made to start a new process before the|context has already been set",
+        "root",
+        "user-code",
+        hint='each process that is spawned imports the script again: put what starts processes below `if __name__ == "__main__":`',
+        source="Python: multiprocessing",
+    ),
+    Signature(
+        "re-initialize CUDA in forked",
+        r"Cannot re-initialize CUDA in forked subprocess",
+        "root",
+        "user-code",
+        hint='a forked process cannot use CUDA: keep tensors on the CPU in data sets and workers, or pass `multiprocessing_context="spawn"`',
+        source="torch.cuda",
+    ),
+    Signature(
+        " local object|pickle <function",
+        r"[Cc]an't (?:pickle|get) local object|[Cc]an't pickle <function [^>]*(?:<lambda>|<locals>)",
+        "root",
+        "user-code",
+        "likely",
+        hint="what is sent to another process must have a name there: use a function at the top level of a module, and no lambda or inner function",
+        source="Python: pickle",
+    ),
+    Signature(
+        "an't get attribute '",
+        r"[Cc]an't get attribute '(?P<name>\w+)' on <module '(?P<module>\w+)'",
+        "root",
+        "user-code",
+        "likely",
+        hint="the pickle refers to `{name}` in `{module}`, which is not there: define or import it in the same module as the script that wrote it",
+        source="Python: pickle",
+    ),
+    Signature(
+        "died with <Signals.SIG",
+        r"CalledProcessError: Command .* died with <Signals\.SIGKILL",
+        "root",
+        "killed",
+        "likely",
+        hint="a program that the script started got SIGKILL, for lack of memory perhaps: check the memory of the node",
+        source="Python: subprocess",
+    ),
+    Signature(
+        "died with <Signals.SIG",
+        r"CalledProcessError: Command .* died with <Signals\.SIG(?:SEGV|ABRT|BUS|ILL|FPE)",
+        "root",
+        "crash",
+        "likely",
+        hint="a program that the script started crashed",
+        source="Python: subprocess",
+    ),
+    Signature(
+        "returned non-zero exit status",
+        r"CalledProcessError: Command .* returned non-zero exit status",
+        "root",
+        "user-code",
+        "likely",
+        hint="that program says why: if its lines are not in the log because the script captured them, print `error.stderr`",
+        source="Python: subprocess",
+    ),
+    Signature(
+        "EOF when reading a line",
+        r"EOF when reading a line",
+        "root",
+        "user-code",
+        hint="nobody can answer `input()` in a job: pass the value as an argument",
+        source="Python",
+    ),
+    Signature(
+        "an't start new thread|pthread_create failed",
+        r"can't start new thread|pthread_create failed",
+        "root",
+        "user-code",
+        "likely",
+        hint="there is a limit of threads and processes, or memory has run out: start fewer of them, use fewer workers, and set `OMP_NUM_THREADS`",
+        source="Python, OpenBLAS",
     ),
     Signature(
         "cannot import name",
@@ -984,12 +1134,29 @@ EXCEPTIONS: tuple[Signature, ...] = (
         source="torch.optim",
     ),
     Signature(
+        "Weights only load failed",
+        r"Weights only load failed[\s\S]{0,2000}?(?:Unsupported (?:global|class)|was not an allowed global)",
+        "root",
+        "checkpoint-mismatch",
+        hint="since torch 2.6, `torch.load` reads only tensors and plain values: if you trust the file, pass `weights_only=False`, or save only a `state_dict`",
+        source="torch 2.6",
+    ),
+    Signature(
+        "invalid load key, 'v'|Unsupported operand 118",
+        r"invalid load key, 'v'|Unsupported operand 118\b",
+        "root",
+        "checkpoint-mismatch",
+        "likely",
+        hint="the file is probably only a pointer to one in Git LFS: run `git lfs pull` before you submit",
+        source="pickle, of `version https://git-lfs…`",
+    ),
+    Signature(
         "PytorchStreamReader failed|invalid magic number; corrupt file|unexpected EOF, expected |UnpicklingError|Ran out of input|incomplete metadata",
         r"PytorchStreamReader failed|invalid magic number; corrupt file|unexpected EOF, expected \d+ more bytes|UnpicklingError|EOFError: Ran out of input|incomplete metadata, file not fully covered",
         "root",
         "checkpoint-mismatch",
         "likely",
-        hint="the file is incomplete or not a checkpoint: an earlier run may have been stopped while writing it",
+        hint=_CUT,
         source="torch",
     ),
     Signature(
@@ -999,6 +1166,42 @@ EXCEPTIONS: tuple[Signature, ...] = (
         "checkpoint-mismatch",
         "likely",
         source="transformers",
+    ),
+    Signature(
+        "resize storage that is not resizable",
+        r"Trying to resize storage that is not resizable",
+        "root",
+        "shape-mismatch",
+        "likely",
+        hint="items of a batch probably differ in shape: resize or pad them, or give the loader a `collate_fn`",
+        source="torch: default_collate in a worker",
+    ),
+    Signature(
+        "invalid tensor ",
+        r"ProcessGroup\w+::\w+: invalid tensor (?:size|type) at index \d+ \(expected (?P<one>\S+), got (?P<other>\S+?)\)(?:\s|$)",
+        "root",
+        "shape-mismatch",
+        "likely",
+        hint="the tensors that this rank passed to one collective differ, {one} and {other}: each place of the list needs the shape and type of this rank's own tensor",
+        source="torch: ProcessGroupGloo.cpp",
+    ),
+    Signature(
+        "index out of range in self",
+        r"index out of range in self",
+        "root",
+        "user-code",
+        "likely",
+        hint="an index is not below the size of an embedding: compare the vocabulary of the data with `num_embeddings`",
+        source="torch",
+    ),
+    Signature(
+        " is out of bounds",
+        r"Target (?P<label>-?\d+) is out of bounds",
+        "root",
+        "user-code",
+        "likely",
+        hint="the label {label} is not below the number of classes, which is the last dimension of the model's output",
+        source="torch",
     ),
     Signature(
         "stack expects each tensor",
@@ -1251,10 +1454,19 @@ EXCEPTIONS: tuple[Signature, ...] = (
         "root",
         "user-code",
         "likely",
-        hint='too many open files: use `torch.multiprocessing.set_sharing_strategy("file_system")`, or fewer workers',
+        hint='close what is no longer needed, use fewer workers, or raise `ulimit -n`; for tensors from workers, `torch.multiprocessing.set_sharing_strategy("file_system")` helps',
         source="torch",
     ),
     # --- configuration
+    Signature(
+        " validation error",
+        r"ValidationError: \d+ validation errors? for \w+\n(?P<field>\S+)\n\s+(?P<what>[^\n[]+?)\s*(?:\[|$)",
+        "root",
+        "bad-arguments",
+        "likely",
+        hint="`{field}`: {what}",
+        source="pydantic 2",
+    ),
     Signature(
         "Check batch related parameters",
         r"Check batch related parameters",
@@ -1321,10 +1533,11 @@ LINES: tuple[Signature, ...] = (
     ),
     Signature(
         "FATAL Flags parsing error",
-        r"^FATAL Flags parsing error:",
+        r"^FATAL Flags parsing error: (?P<what>.+)",
         "root",
         "bad-arguments",
         where="line",
+        hint="the command does not match the script's arguments: {what}",
         source="absl",
     ),
     Signature(
@@ -1396,11 +1609,11 @@ LINES: tuple[Signature, ...] = (
     ),
     Signature(
         "No module named",
-        r"^\S*python[\d.]*: No module named '?(?P<module>[\w.]+)'?",
+        r"^\S*python[\d.]*: (?:Error while finding module specification for '[^']*' \(ModuleNotFoundError: )?No module named '?(?P<module>[\w.]+)'?",
         "root",
         "missing-module",
         where="line",
-        hint=hints.of_a_module,
+        hint=hints.of_a_started_module,
         source="Python",
     ),
     Signature(
@@ -1497,6 +1710,15 @@ LINES: tuple[Signature, ...] = (
         where="line",
         hint="`{path}` is not executable: start it with its interpreter, such as `bash {path}`",
         source="bash",
+    ),
+    Signature(
+        "unbound variable|not set",
+        r"^(?:\S*bash|\S*sh): (?:line \d+: |\d+: )?(?P<name>\w+): (?:unbound variable|parameter not set|parameter null or not set)",
+        "root",
+        "bad-arguments",
+        where="line",
+        hint="the command uses `${name}`, which is not set: add it to `environment_variables`",
+        source="bash, dash",
     ),
     Signature(
         "syntax error",

@@ -114,7 +114,7 @@ def tracebacks(lines: Sequence[str], begins: Iterable[int] | None = None) -> lis
     for begin, one in _blocks(lines, range(len(lines)) if begins is None else begins):
         before = [line for line in lines[max(0, begin - 5) : begin + 1] if line.strip()]
         previous = found[-1] if found else None
-        if previous and _belongs(previous, lines[previous.end : begin + 1]):
+        if previous and _belongs(previous, one, lines[previous.end : begin + 1]):
             found[-1] = previous._replace(chain=_linked(previous.chain, one, lines[previous.end : begin + 1]))
             continue
         at_the_end = any(map(_AT_THE_END.match, before)) or bool(_SHUTDOWN.search(one.text))
@@ -127,9 +127,12 @@ def tracebacks(lines: Sequence[str], begins: Iterable[int] | None = None) -> lis
     return found
 
 
-def _belongs(previous: Traceback, between: Sequence[str]) -> bool:
+def _belongs(previous: Traceback, one: Raised, between: Sequence[str]) -> bool:
     if len(between) > 12 or previous.fatal:
         return False
+    if one.name.endswith("CalledProcessError") and not any(line.strip() for line in between[:-1]):
+        # The program that the script had started wrote its traceback, and ended: that is why this was raised.
+        return not (previous.logged or previous.thread or previous.at_the_end)
     if any(_CAUSED.search(line) or _INNER.search(line) for line in between):
         return True
     # Inner exceptions follow an exception group; an inner traceback follows errors of Ray and spawned processes.
@@ -208,7 +211,7 @@ def _block(lines: Sequence[str], begin: int, at: int) -> Raised | None:
             if raised and frames:
                 end, text = _message(lines, at, line, grouped)
                 name = raised["name"] + (raised["of"] or "")
-                message = raised["message"] or ""
+                message = _first_of(raised["message"] or "", text)
                 if message == _GRAPH_ERROR and (reason := _reason(lines[end : end + _GRAPH])):
                     message, text = reason, f"{text}\n{reason}"
                 return Raised(name, message, text, tuple(frames[-_FRAMES:]), begin, at, end)
@@ -220,6 +223,14 @@ def _block(lines: Sequence[str], begin: int, at: int) -> Raised | None:
                 return None
         at += 1
     return None
+
+
+def _first_of(message: str, text: str) -> str:
+    """The first line of a message, with the next one if it says nothing without it."""
+    if message.strip() and not message.rstrip().endswith(":"):
+        return message
+    below = next((line.strip() for line in text.splitlines()[1:] if line.strip()), "")
+    return f"{message} {below}".strip() if message != _GRAPH_ERROR else message
 
 
 def _raised(lines: Sequence[str], at: int, line: str, grouped: bool) -> re.Match[str] | None:
