@@ -84,14 +84,19 @@ class Folding:
 
     def end(self) -> bytes:
         """All lines that are left."""
-        self._end_line(time.monotonic())
+        now = time.monotonic()
+        self._end_line(now)
+        for rank, lines in self._bare.bars():
+            for line in lines.split(b"\n")[:-1]:
+                self._add(rank, line, now)
         return self._flush()
 
     def _end_line(self, now: float) -> None:
         """The rank whose line is incomplete writes no more of it."""
-        rank, rest = self._bare.open, self._bare.end()
+        rank, rest = self._bare.open, self._bare.close()
         if rank is not None:
-            self._add(rank, rest.removesuffix(b"\n"), now)
+            for line in rest.split(b"\n")[:-1]:
+                self._add(rank, line, now)
 
     def _add(self, rank: int, line: bytes, now: float) -> None:
         self._lines += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from azml_dist.runs.bars import for_terminal, last_states, state_of
+from azml_dist.runs.bars import Rows, for_terminal, last_states, moves_up, state_of
 
 # Eight colours that are legible on a dark and on a light background.
 _COLOURS = (36, 33, 32, 35, 34, 31, 96, 93)
@@ -66,6 +66,8 @@ class Labeller:
         """The part of that line that is not printed yet, since the rest may be a progress bar that replaces it."""
         self._is_begun = False
         """Whether a part of it is: lines may have any length."""
+        self._rows: dict[int, Rows] = {}
+        """Of each rank that shows bars in several lines: those that are not printed yet."""
 
     @classmethod
     def of_none(cls, sources: Sequence[Source], *, safe: bool = False) -> Labeller:
@@ -82,28 +84,49 @@ class Labeller:
         if self._attempts.setdefault(piece.rank, piece.attempt) != piece.attempt:
             self._attempts[piece.rank] = piece.attempt
             begun = f"-- attempt {piece.attempt + 1} --\n".encode()
-            return self.end() + self.label(piece._replace(data=begun)) + self.label(piece)
-        before = b"" if self.open == piece.rank else self.end()
-        data = last_states(self._held + piece.data)
-        whole = data.rfind(b"\n") + 1
-        if len(data) - whole > _LONGEST:
-            whole = len(data)
-        text, self._held = data[:whole], data[whole:]
+            earlier = self.close() + self._labelled(piece.rank, self._rows.pop(piece.rank, Rows()).end(), False)
+            return earlier + self.label(piece._replace(data=begun)) + self.label(piece)
+        before = b"" if self.open == piece.rank else self.close()
+        text, self._held = self._split(piece.rank, self._held + piece.data)
         is_begun, self._is_begun = self._is_begun, not text.endswith(b"\n") if text else self._is_begun
         self.open = piece.rank if self._held or self._is_begun else None
         return before + self._labelled(piece.rank, text, is_begun)
 
-    def end(self) -> bytes:
-        """What an incomplete line still needs, if there is one: the rest of it, and a newline."""
+    def close(self) -> bytes:
+        """What an incomplete line still needs, if there is one, as its rank writes no more: the rest, and a newline."""
         if self.open is None:
             return b""
-        rest = self._labelled(self.open, state_of(self._held) + b"\n", self._is_begun)
+        rows = self._rows.get(self.open)
+        text = rows.write(self._held + b"\n") + rows.end() if rows else state_of(self._held) + b"\n"
+        rest = self._labelled(self.open, text, self._is_begun)
         self.open, self._held, self._is_begun = None, b"", False
         return rest
+
+    def end(self) -> bytes:
+        """Everything that was held back."""
+        return self.close() + b"".join(self._labelled(rank, lines, False) for rank, lines in self.bars())
+
+    def bars(self) -> Iterator[tuple[int, bytes]]:
+        """What the bars of each rank say last, if it shows some in several lines."""
+        for rank, rows in self._rows.items():
+            yield rank, rows.end()
 
     def ready(self) -> bytes:
         """What was held back and can be printed now: nothing."""
         return b""
+
+    def _split(self, rank: int, data: bytes) -> tuple[bytes, bytes]:
+        """The whole lines that can be printed, and the rest of the data."""
+        if rank not in self._rows and moves_up(data):
+            self._rows[rank] = Rows()
+        rows = self._rows.get(rank)
+        lines, newline, rest = (last_states(data) if rows is None else data).rpartition(b"\n")
+        text = lines + newline if rows is None else rows.write(lines + newline)
+        if rows and b"\r" in rest.rstrip(b"\r") and not moves_up(rest):
+            rest = b"\r" + last_states(rest)  # still no line of plain text
+        if len(rest) > _LONGEST:
+            return text + (rows.end() if rows else b"") + rest, b""
+        return text, rest
 
     def _labelled(self, rank: int, text: bytes, is_begun: bool) -> bytes:
         if not text:
