@@ -117,7 +117,7 @@ def _there(run: Mapping[str, Any]) -> Seen:
     end = ended if status.is_final else time.time()
     return Seen(
         run["name"],
-        run["script"] or run["display_name"] or "",
+        run["script"] or (run["display_name"] if run["display_name"] != run["name"] else None) or "",
         f"azure {run['compute'] or 'serverless'}",
         short_world(**run["world"]) if run["world"] else run["kind"],
         status,

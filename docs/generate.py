@@ -335,7 +335,10 @@ def emulator_routes() -> str:
     """What the emulator plays, and how that is known."""
     with closing(own_account()) as account:
         running = Emulator(account)
-        rows = list(evidence.tables(running.routes))
+        rows = [
+            row.replace("providers/Microsoft.MachineLearningServices", "{ML}")
+            for row in evidence.tables(running.routes)
+        ]
         operations = [f"- `{name}`" for name in account.service.operations]
         running.close()
     return "\n".join([_ABOUT_ROUTES, *rows, _ABOUT_STORAGE, *operations, ""])
@@ -346,9 +349,9 @@ _ABOUT_ROUTES = """\
 
 A request for anything else is answered with 501 and the name of what was asked for, and fails the test that caused it.
 *Documented*: Microsoft says so. *Seen*: Microsoft's clients ask for it, or public output of a real workspace shows it.
-*Inferred*: neither; please tell us if the service does something else. `{WS}` is the path of the workspace:
-`/subscriptions/…/resourceGroups/…/providers/Microsoft.MachineLearningServices/workspaces/…`. Written by
-`docs/generate.py` from the code.
+*Inferred*: neither; please tell us if the service does something else. `{ML}` stands for
+`providers/Microsoft.MachineLearningServices`, and `{WS}` for the path of the workspace:
+`/subscriptions/…/resourceGroups/…/{ML}/workspaces/…`. Written by `docs/generate.py` from the code.
 """
 _ABOUT_STORAGE = """\
 ## Storage

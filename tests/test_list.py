@@ -104,6 +104,15 @@ def test_a_cancelled_run_of_azure_is_listed_with_what_is_known_beyond_that(summa
     assert [one.cells(0, "")[4] for one in overview(here=False, there=[there]).runs] == [shown]
 
 
+def test_the_name_of_a_run_is_listed_once() -> None:
+    run = dict.fromkeys(("started_at", "ended_at", "script", "compute", "world", "created_at", "verdict"))
+    there = [
+        {**run, "name": "x", "kind": "sweep", "status": "Running", "display_name": shown} for shown in ("x", "My sweep")
+    ]
+
+    assert [one.cells(0, "")[1] for one in overview(here=False, there=there).runs] == ["", "My sweep"]
+
+
 def test_a_failure_is_listed_by_its_verdict(tmp_path: Path) -> None:
     (tmp_path / "crash.py").write_text("batch = {}\nbatch['labels']\n")
     run_here(Job(command="python crash.py", code=str(tmp_path / "crash.py")), root=tmp_path / "runs", launcher="direct")
