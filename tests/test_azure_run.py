@@ -20,8 +20,9 @@ from needs import imported
 from running import CLI, await_, cli
 from submitting import code_in, job
 
-from azml_dist import AzureML, NotFound, Output, PyTorch, RunFailed, SubmitError, TensorFlow, submit
+from azml_dist import AzureML, Mpi, NotFound, Output, PyTorch, Ray, RunFailed, SubmitError, TensorFlow, submit
 from azml_dist.azureml.group import azure_run
+from azml_dist.azureml.listing import latest
 from azml_dist.azureml.logs import PIECE, LogName, World, parse
 from azml_dist.azureml.run import AzureRun
 from azml_dist.emulator import Emulator, answer, odd, reset_before
@@ -335,11 +336,31 @@ def test_a_notebook_shows_the_phase_its_age_and_the_last_line_of_each_rank(emula
     assert re.match(rf"{run.name}  Running  for \d+ s\n", str(run))
 
 
+def test_runs_of_a_workspace_are_described_as_those_here(azure: AzureML, tmp_path: Path) -> None:
+    """The distribution among them, and a script with a space in its name."""
+    code = code_in(tmp_path / "src", {"my train.py": ""})
+    fields: dict[str, Any] = {"command": 'python "my train.py"', "code": code}
+    worlds: list[dict[str, Any]] = [
+        {"node_count": 2, "distribution": PyTorch(process_count_per_node=2)},
+        {"node_count": 2, "distribution": Mpi(process_count_per_node=2)},
+        {"node_count": 2, "distribution": TensorFlow(parameter_server_count=1)},
+        {"node_count": 2, "distribution": Ray()},
+        {},
+    ]
+    for world in worlds:
+        asked = job(**fields, **world)
+        run, plan = azure.submit(asked), asked.plan()
+        told = next(one for one in latest(azure.workspace) if one["name"] == run.name)
+
+        assert told["world"] == run.describe()["world"] == plan.world._asdict()
+        assert told["script"] == "my train.py"
+
+
 def test_of_a_large_world_the_first_the_last_and_the_failed_rank_are_shown(emulator: Emulator, azure: AzureML) -> None:
     run = azure.submit(job(node_count=64, distribution=PyTorch(process_count_per_node=8)))
     emulator.job(run.name).fail("see std_log_process_300.txt")
 
-    shown = re.findall(r"^ *(\d+|\.\.\.)(?:  +\d+  no output yet)?$", str(run), re.MULTILINE)
+    shown = re.findall(r"^ *(\d+|\.\.\.)(?:  +\d+  no output)?$", str(run), re.MULTILINE)
 
     assert shown == [*map(str, range(8)), "300", "..."]
 

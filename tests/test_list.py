@@ -35,6 +35,9 @@ from azml_dist.show import Table, table_text
         ("python train.py", "proj/jobs.py:big_one", None, "big-one-"),
         ("python train.py", "proj/submit.py:job", None, "train-"),
         ("echo hi", None, None, "mycode-"),
+        ('python -u "my train.py" --lr 1', None, None, "my-train-"),
+        ("bash -lc 'python \"my fit.py\"'", None, None, "my-fit-"),
+        ("bash -c 'cd there && python fit.py'", None, None, "fit-"),
         ("python train.py", None, "Müller Größe", "muller-grosse-"),
         ("python train.py", None, "Mu\u0308ller", "muller-"),
         ("python train.py", "proj/łódź.yml", None, "lodz-"),
@@ -269,6 +272,7 @@ def test_list_has_all_as_json_and_the_last_20_as_a_table(tmp_path: Path) -> None
 
     assert (len(table.stdout.splitlines()), len(short.stdout.splitlines())) == (21, 3)
     assert "note: 5 older runs are not shown: `azml-dist list --all`" in table.stderr
+    assert "note: 1 older run is not shown:" in call("list", "--root", tmp_path, "--limit", "24").stderr
     assert len(call("list", "--root", tmp_path, "--all").stdout.splitlines()) == 26
     assert [run["name"] for run in whole] == [f"run-{number:04}" for number in range(25)]
 

@@ -23,6 +23,7 @@ BEST_TRIAL = "best_child_run_id"
 """As azure-ai-ml reads it (`SWEEP_JOB_BEST_CHILD_RUN_ID_PROPERTY_NAME`)."""
 _DEFAULT = "default"
 """The output that means the run's artifacts: logs, and what is written to `./outputs` and `./logs`."""
+_DISTRIBUTIONS = {"pytorch": "PyTorch", "mpi": "Mpi", "tensorflow": "TensorFlow", "ray": "Ray"}
 
 
 class Submitted(NamedTuple):
@@ -33,7 +34,8 @@ class Submitted(NamedTuple):
     display_name: str | None
     created_at: str | None
     world: World
-    is_ray: bool
+    distribution: str | None
+    """Under the name that it has in a plan; None if there is none, or one that is not known."""
     server_count: int
     outputs: dict[str, str | None]
     """The address of each named output, if the record has it."""
@@ -73,7 +75,7 @@ class Submitted(NamedTuple):
             display_name=properties.text("displayName"),
             created_at=job.object("systemData").text("createdAt"),
             world=world,
-            is_ray=(distribution.text("distributionType") or "").lower() == "ray",
+            distribution=_DISTRIBUTIONS.get((distribution.text("distributionType") or "").lower()),
             server_count=distribution.count("parameterServerCount", _MOST) or 0,
             artifacts=addresses.pop(_DEFAULT, None),
             kind=kind,
@@ -87,6 +89,11 @@ class Submitted(NamedTuple):
             dumps=_dumps(_texts(properties.fields.get("environmentVariables"))),
             has_services=bool(properties.fields.get("services")),
         )
+
+    @property
+    def world_told(self) -> dict[str, Any]:
+        """The world as JSON values, as those of local runs have it."""
+        return {"distribution": self.distribution, **self.world._asdict(), "world_size": len(self.sources)}
 
     @property
     def is_sweep(self) -> bool:
@@ -110,7 +117,7 @@ class Submitted(NamedTuple):
         nodes, processes = self.world
         if self.is_group:
             return []
-        if self.is_ray:
+        if self.distribution == "Ray":
             return [Source(0, 0)]
         sources = [Source(rank, rank // processes) for rank in range(nodes * processes)]
         return sources + [Source(len(sources) + i, i, "ps") for i in range(self.server_count)]

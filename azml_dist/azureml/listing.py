@@ -76,7 +76,7 @@ def _summary(job: Submitted, workspace: str) -> dict[str, Any]:
         "created_at": job.created_at,
         "node_count": job.world.node_count if is_command else None,
         "kind": job.kind,
-        "world": {"distribution": None, **job.world._asdict(), "world_size": len(job.sources)} if is_command else None,
+        "world": job.world_told if is_command else None,
         "compute": job.compute,
         "script": job.command and script_in(job.command),
         "verdict": verdict and verdict.to_dict(),

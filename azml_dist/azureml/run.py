@@ -384,7 +384,7 @@ class AzureRun(Run):
             "failed_rank": self._failed_rank(details),
             "error": message,
             "display_name": job.display_name,
-            "world": self._record.world._asdict() | {"world_size": len(self._record.sources)},
+            "world": job.world_told,
             "created_at": details.created_at,
             "started_at": details.started_at,
             "ended_at": details.ended_at,
@@ -472,9 +472,8 @@ class AzureRun(Run):
         shown = abbreviated(self._record.sources, [found["failed_rank"], *of_verdict])
         lines = self._logs.tails(details, [source.rank for source in shown if source], 1, LINE_BYTES)
         logs = {process["rank"]: process["log"] for process in found["processes"]}  # those of the last attempt
-        rows = [
-            s and (str(s.rank), str(s.node_rank), last_line(lines.get(s.rank)), logs.get(s.rank, "")) for s in shown
-        ]
+        said = {source.rank: last_line(lines.get(source.rank), details.status) for source in shown if source}
+        rows = [s and (str(s.rank), str(s.node_rank), said[s.rank], logs.get(s.rank, "")) for s in shown]
         return {**found, "age": self._phases.age(details), "rows": rows, "facts": self._facts(details, found["wait"])}
 
     def _facts(self, details: Details, wait: Mapping[str, Any] | None) -> list[tuple[str, str]]:

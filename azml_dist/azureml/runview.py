@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 
-def last_line(text: str | None) -> str:
+def last_line(text: str | None, status: RunStatus) -> str:
     """A line as a terminal would show it, including progress bars, without colours; shortened."""
     if text is None:
-        return "no output yet"
+        return "no output" if status.is_final else "no output yet"
     shown = last_text(text.encode(errors="replace")) or ""
     return shown if len(shown) <= _WIDTH else f"{shown[: _WIDTH - 1]}…"
 

@@ -14,6 +14,7 @@ from azml_dist.cli.base import example, json_option, root_option
 from azml_dist.cli.output import coloured, say, tell_json, write
 from azml_dist.errors import NotFound, SubmitError
 from azml_dist.status import RunStatus
+from azml_dist.words import plural
 
 if TYPE_CHECKING:
     from azml_dist.overview import Overview, Seen
@@ -64,7 +65,8 @@ def list_runs(
         return
     write("\n".join(_lines(found, _width())) + "\n")
     if found.left_out:
-        say(f"note: {found.left_out:,} older runs are not shown: `azml-dist list --all`")
+        are = "is" if found.left_out == 1 else "are"
+        say(f"note: {plural(found.left_out, 'older run')} {are} not shown: `azml-dist list --all`")
 
 
 def _found(asked: Mapping[str, Any], limit: int | None, there: Sequence[Mapping[str, Any]]) -> Overview:

@@ -301,11 +301,16 @@ def _simple_commands(command: str) -> Iterator[list[str]]:
 def script_in(command: str) -> str | None:
     """The script that a command seems to start: the first of Python or a shell, or module of Python, in it."""
     found = re.search(_SCRIPT, command)
-    return found and (found["file"] or found["module"])
+    return found and (found["file"] or found["module"] or found["quoted"])
 
 
 _SCRIPT = (
     r"""(?:^|[\s;&|("'=])(?:(?!\S*\bsetup\.py)(?P<file>[\w./+-]*\w\.(?:py|sh))(?=$|[\s;&|)"'])"""
+    r"""|\b(?:python[\d.]*|torchrun|bash|sh)[ \t]+(?:-(?!\w*c\b)\S+[ \t]+)*"""
+    r"""(?P<quote>["'])(?P<quoted>[^"'\n;&|]*\.(?:py|sh))(?P=quote)"""
     r"""|(?:-m|--module)\s+(?!(?:torch\.distributed|accelerate|pip|deepspeed|venv|debugpy)\b)(?P<module>[A-Za-z_][\w.]*))"""
 )
-"""A script in a command. Launchers that are modules, and what installs packages, are not what a run is about."""
+"""A script in a command; in quotes, it may have spaces.
+
+Launchers that are modules, and what installs packages, are not what a run is about.
+"""
