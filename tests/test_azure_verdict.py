@@ -165,6 +165,18 @@ def test_the_log_of_an_image_that_was_not_built_is_read_too(emulator: Emulator, 
     assert any("torhc" in one.text for one in found.evidence)
 
 
+def test_the_last_lines_of_a_build_show_why_it_failed_if_nothing_else_does(emulator: Emulator, run: AzureRun) -> None:
+    log = "Step 1/3\nStep 2/3\n\nSetting up libfoo\nlibfoo: no space for boot files\n"
+    found = fail(emulator, run, {"azureml-logs/20_image_build_log.txt": log}, "Image build failed. For more details")
+
+    assert (found.kind, found.certainty) == ("image-build", "certain")
+    assert [(one.line, one.text) for one in found.evidence[1:]] == [
+        (2, "Step 2/3"),
+        (4, "Setting up libfoo"),
+        (5, "libfoo: no space for boot files"),
+    ]
+
+
 # --- what is read, and what cannot be
 
 
@@ -275,6 +287,19 @@ def test_the_command_line_explains_runs_of_others(emulator: Emulator, run: Azure
     assert status["verdict"] == found["verdict"] == json.loads(followed.stdout)["verdict"]
     assert followed.returncode == 1
     assert "rank 1: KeyError: 'labels'\n" in asked("why", run.name).stdout
+
+
+def test_a_run_that_wrote_nothing_says_so(emulator: Emulator, run: AzureRun, tmp_path: Path) -> None:
+    emulator.job(run.name).fail("The cluster went away.")
+
+    logs = at_the_workspace(emulator, tmp_path, "logs", run.name)
+    of_a_rank = at_the_workspace(emulator, tmp_path, "logs", run.name, "--rank", "1")
+    download = at_the_workspace(emulator, tmp_path, "download", run.name, "--to", "there")
+
+    assert (logs.returncode, logs.stdout) == (0, "")
+    assert logs.stderr == f"note: run {run.name} has written no lines\n"
+    assert of_a_rank.stderr == f"note: run {run.name} has written no such lines\n"
+    assert (download.returncode, download.stderr) == (0, f"note: run {run.name} has written no files\n")
 
 
 def test_a_run_without_logs_has_the_words_of_the_service(emulator: Emulator, run: AzureRun) -> None:

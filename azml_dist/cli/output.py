@@ -122,11 +122,13 @@ def give_up(fd: int) -> None:
     os.close(nothing)
 
 
-def print_chunks(chunks: Iterator[bytes], as_json: bool) -> None:
-    """Print the lines of a run, as its processes wrote them; above the foot, if there is one."""
-    stream = (sys.stderr if as_json else sys.stdout).buffer
+def print_chunks(chunks: Iterator[bytes], as_json: bool) -> bool:
+    """Print the lines of a run, as its processes wrote them, above the foot, if there is one; whether there are any."""
+    stream, some = (sys.stderr if as_json else sys.stdout).buffer, False
     for chunk in chunks:
+        some = some or bool(chunk)
         _write_bytes(stream, chunk, screen_in_use())
+    return some
 
 
 def _write_bytes(stream: BinaryIO, chunk: bytes, screen: Screen | None) -> None:

@@ -98,7 +98,9 @@ def logs(
         if foot:
             foot.show(found.watching(ranks))
         how = {"colour": colours(as_json), "safe": is_terminal(as_json), "fold": folds(as_json, fold)}
-        print_chunks(found.chunks(ranks, follow=follow, tail=tail, **how), as_json)
+        some = print_chunks(found.chunks(ranks, follow=follow, tail=tail, **how), as_json)
+    if not some and not follow and tail != 0:
+        say(f"note: run {found.name} has written no {'such ' if rank is not None or node is not None else ''}lines")
     if as_json:
         tell_json(found.describe())
     return _ended(found) if follow else DONE
@@ -312,6 +314,8 @@ def download(
         tell_json({"name": found.name, **done.to_dict()})
     else:
         tell(str(done.folder))
+    if not done.parts and not done.missing:
+        say(f"note: run {found.name} has written no files")
     for line in [*done.lines(), *(f"note: {note}" for note in done.notes())]:
         say(line)
     if done.missing:

@@ -24,6 +24,7 @@ STOPS = {1, 2, 15}
 ABORT, KILL = 6, 9
 """SIGABRT and SIGKILL."""
 _BUILD_LOG = re.compile(r"image_build|build_log", re.IGNORECASE)
+_LINES_OF_A_BUILD = 3
 _LONGEST = 400
 _FEW, _WIDE = 4, 200
 """Lines before a failure that are shown, and how much of each."""
@@ -91,8 +92,22 @@ class Case:
             hint = hint_of(other, found, about) if other.role == "confirmation" and other.hint else hint
         confirmed = next((one[2].text for one in more if one[0].role == "confirmation"), None)
         evidence = [line, *(one[2] for one in more)]
+        if signature.kind == "image-build" and confirmed is None:
+            evidence += self._ends_of_build_logs
         message = confirmed or line.text
         return self.make(signature.kind, signature.certainty, None, [], message=message, hint=hint, evidence=evidence)
+
+    @cached_property
+    def _ends_of_build_logs(self) -> list[Evidence]:
+        """The last lines of the log of an image build, which say why it failed if no known words do."""
+        return [
+            Evidence(None, one.stream.log, number, line.strip())
+            for one in self.heard
+            if _BUILD_LOG.search(one.stream.log)
+            for number, line in [
+                pair for pair in zip(one.stream.numbers, one.stream.lines, strict=True) if pair[1].strip()
+            ][-_LINES_OF_A_BUILD:]
+        ]
 
     @cached_property
     def every_cause(self) -> list[Cause]:
