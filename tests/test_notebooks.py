@@ -19,7 +19,7 @@ from azml_dist import AzureML, Job, JobError, Local, Run, SubmitError, submit
 from azml_dist.emulator import Emulator
 from azml_dist.local.pages import run_page
 from azml_dist.local.state import RunState
-from azml_dist.show import page_html
+from azml_dist.show import Card, Row, page_html, page_text
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
 
@@ -196,3 +196,12 @@ def test_a_failed_run_shows_its_hint() -> None:
     state = RunState("name", "folder", status="Failed", error="no <such> rank", hint="try <another>")
 
     assert "<b>error</b> no &lt;such&gt; rank<br><b>hint</b> try &lt;another&gt;" in page_html(run_page(state))
+
+
+def test_the_error_of_a_hang_does_not_repeat_its_card() -> None:
+    why = "rank 2 has not entered all_reduce #6 (rank 2 is at hang.py:7)"
+    state = RunState("stuck", "runs/stuck", status="Failed", error=f"nothing moved for 8 s: {why}")
+
+    for shown in (why, f"{why} (likely)"):
+        text = page_text(run_page(state, Card("run stuck: Failed", [Row("why", shown)])))
+        assert "error  nothing moved for 8 s\n" in text

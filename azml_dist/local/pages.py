@@ -52,7 +52,10 @@ def group_page(state: RunState, ending: Card | None = None) -> Page:
 
 
 def _said(state: RunState, ending: Card | None = None) -> list[Block]:
-    error = Told([("error", state.error), ("hint", state.hint if state.error and not ending else None)])
+    # The card below says why; the error of a hang ends with the same words.
+    why = next((row.text for row in ending.rows if row.name == "why"), "") if ending else ""
+    short = (state.error or "").removesuffix(f": {why.removesuffix(' (likely)')}")
+    error = Told([("error", short or None), ("hint", state.hint if state.error and not ending else None)])
     return [*(Told([("note", finding)]) for finding in state.findings), error, *([ending] if ending else [])]
 
 
