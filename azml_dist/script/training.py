@@ -132,6 +132,7 @@ def _files(look: Look) -> Iterator[Finding]:
         return
     for module, call in look.calls("torch.save"):
         target = call.args[1] if len(call.args) > 1 else _keywords(call).get("f")
+        target = _opened(module, call, target) or target
         if target is None or not is_a_path(module, target):
             continue
         if not is_for_one_rank(look, module, call) and not _names_a_rank(module, target):
@@ -151,6 +152,21 @@ def _files(look: Look) -> Iterator[Finding]:
                 " of the job",
                 "write it to an output: pass the path `${{outputs.NAME}}` to the script",
             )
+
+
+def _opened(module: Module, call: ast.Call, target: ast.expr | None) -> ast.expr | None:
+    """The path of a file that `with open(path, "wb") as target:` around it opens."""
+    for parent, _ in module.above(call):
+        for item in parent.items if isinstance(parent, ast.With) else ():
+            by = item.context_expr
+            is_it = isinstance(item.optional_vars, ast.Name) and isinstance(target, ast.Name)
+            if (
+                is_it
+                and ast.unparse(item.optional_vars or by) == ast.unparse(target or by)
+                and isinstance(by, ast.Call)
+            ):
+                return by.args[0] if module.full_name(by.func) == "open" and by.args else None
+    return None
 
 
 def _path(look: Look, node: ast.expr) -> str:
@@ -184,7 +200,8 @@ def _is_lost(look: Look, path: str) -> bool:
     """Whether a file stays where Azure ML does not keep it, as far as the script and the command show."""
     place = path if path.startswith("/") else posixpath.normpath(posixpath.join(look.entry.folder, path))
     is_moved = look.program.uses(_MOVES) or _COPIES.search(look.job.shell_command)
-    return not _RESULTS.match(place) and not is_moved
+    is_passed_on = place.startswith("/tmp/") and look.program.uses(r"torch\.load\(")
+    return not _RESULTS.match(place) and not is_moved and not is_passed_on
 
 
 _DOWNLOADS = (
@@ -220,9 +237,19 @@ def _downloads(look: Look) -> Iterator[Finding]:
 
 def _is_ahead(look: Look, module: Module, call: ast.Call, name: str) -> bool:
     """Whether one rank has downloaded it before: the others wait in a barrier, or another call is for that rank."""
-    if is_guarded(look, module, call, _waits_for_one_rank):
+    if is_guarded(look, module, call, _waits_for_one_rank) or _is_in_turn(look, module, call):
         return True
     return any(is_for_one_rank(look, other, first) for other, first in look.calls(name))
+
+
+def _is_in_turn(look: Look, module: Module, call: ast.Call) -> bool:
+    """Whether it is in a `with` of a context manager of the code that lets ranks wait: `with local_main_first():`."""
+    around = [
+        item.context_expr for parent, _ in module.above(call) if isinstance(parent, ast.With) for item in parent.items
+    ]
+    names = {module.full_name(by.func).rpartition(".")[2] for by in around if isinstance(by, ast.Call)}
+    functions = (n for one in look.program.modules for n in one.nodes if isinstance(n, ast.FunctionDef | ast.ClassDef))
+    return any(one.name in names and "barrier" in ast.unparse(one) for one in functions)
 
 
 def _waits_for_one_rank(module: Module, node: ast.AST) -> bool:

@@ -28,7 +28,7 @@ _SETS_THEM = r"init_distributed|lightning|accelerate|\bray\b|transformers|compos
 _SETS_TORCHRUNS = r"\bray\b|composer|load_dotenv"
 """Packages that set the variables of torchrun that Azure ML leaves out under PyTorch."""
 _SETS_ANY = (
-    r"environ\s*\[(?!\s*['\"][^'\"]*['\"]\s*\])[^=\n]+\]\s*=[^=]|environ\.update\(|environ\s*\|=|load_dotenv"
+    r"(?i:env\w*)(?:\s*\[(?!\s*['\"][^'\"]*['\"]\s*\])[^=\n]+\]\s*=[^=]|\.update\(|\s*\|=)|load_dotenv"
     r"|(?:environ\.setdefault|putenv)\(\s*(?!['\"])"
 )
 """What sets variables whose names the source does not say."""

@@ -266,6 +266,27 @@ _TRAINING = [
         TORCH,
     ),
     _case("saved-by-every-rank", None, _MESH, TORCH),
+    _case(
+        "saved-by-every-rank", "warning", RANKS + "with open('outputs/a', 'wb') as f:\n    torch.save({}, f)\n", TORCH
+    ),
+    _case(
+        "saved-by-every-rank", None, RANKS + "with open(f'outputs/{rank}', 'wb') as f:\n    torch.save({}, f)\n", TORCH
+    ),
+    _case(
+        "not-kept",
+        None,
+        RANKS + "if rank == 0:\n    torch.save({}, '/tmp/m')\ndist.barrier()\ntorch.load('/tmp/m')\n",
+        TORCH,
+    ),
+    _case(
+        "downloaded-by-every-rank",
+        None,
+        RANKS + "import contextlib, torchvision\n@contextlib.contextmanager\ndef local_first():\n    if rank:\n"
+        "        dist.barrier()\n    yield\n    if not rank:\n        dist.barrier()\nwith local_first():\n"
+        "    torchvision.datasets.MNIST('d', download=True)\n",
+        TORCH,
+    ),
+    _case("variable-not-set", None, "import os\nenv = os.environ\nenv.update(RANK='1')\nrank = env['RANK']\n", MPI),
 ]
 
 _P = "print(1)\n"
