@@ -361,6 +361,9 @@ def test_a_sweep_shows_its_trials(chromium: Browser, tmp_path: Path) -> None:
     assert chromium.complaints() == []
     assert rows == ["0.1", "0.2", "0.3"]
     assert chromium.value("document.querySelectorAll('.thread').length") == 3
+    axis = "document.querySelector('#trials ~ * .axis').getBoundingClientRect()"
+    word = "document.querySelector('#trials ~ * text.over').getBoundingClientRect()"
+    assert chromium.value(f"{word}.right < {axis}.left && {word}.left > {axis}.left - 104")
     assert chromium.value("document.querySelectorAll('.thread.failed').length") == 1
     assert chromium.value("document.querySelectorAll('#timeline ~ .board svg text.bad').length") == 1
     assert "<b>wide</b>" in text_of(chromium, "#trials ~ .board")

@@ -49,7 +49,7 @@ function compare(a, b) {
 function threadsPicture(group, threads, light) {
   const axes = group.names.map((name) => axisOf(name, group.members.map((one) => one.values[name])));
   if (group.metric && group.members.some((one) => one.metric !== null)) axes.push(axisOf(group.metric, group.members.map((one) => one.metric)));
-  const width = Math.max(1000, axes.length * 170), height = 320, top = 34, bottom = 24, left = 70;
+  const width = Math.max(1000, axes.length * 170), height = 320, top = 34, bottom = 24, left = 104;
   const x = (at) => axes.length > 1 ? left + at * (width - 2 * left) / (axes.length - 1) : width / 2;
   const y = (share) => height - bottom - share * (height - top - bottom);
   const picture = svg("svg", { viewBox: "0 0 " + width + " " + height, width: Math.min(width, 1100), role: "img", "aria-label": "parallel coordinates of the trials" });
@@ -70,7 +70,9 @@ function threadsPicture(group, threads, light) {
   }
   axes.forEach((axis, at) => {
     picture.append(svg("line", { class: "axis", x1: x(at), x2: x(at), y1: top, y2: height - bottom }), svg("text", { class: "b", x: x(at), y: 16, "text-anchor": "middle" }, short(axis.name)));
-    for (const [share, text] of axis.marks) picture.append(svg("text", { class: "over", x: x(at) + 8, y: y(share) + 4 }, text.length > 14 ? text.slice(0, 13) + "…" : text));
+    // The words of the first axis are left of it, where no line runs.
+    const side = at === 0 && axes.length > 1 ? { x: x(at) - 8, "text-anchor": "end" } : { x: x(at) + 8 };
+    for (const [share, text] of axis.marks) picture.append(svg("text", { class: "over", ...side, y: y(share) + 4 }, text.length > 14 ? text.slice(0, 13) + "…" : text));
   });
   return picture;
 }
