@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from emulated import SDK_WARNINGS
 from running import call, pytorch, run_here
-from submitting import code_in, job
+from submitting import build_in, code_in, job
 
-from azml_dist import AzureML, Environment, Job, PyTorch, diff
+from azml_dist import AzureML, Environment, Input, Job, PyTorch, diff
 from azml_dist.emulator import Emulator
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
@@ -136,6 +136,27 @@ def test_a_run_on_azure_is_compared_with_one_here(emulator: Emulator, azure: Azu
     assert (found.code.changed, found.code.same) == (["train.sh"], 2)
     assert "+echo fixed" in list(found.text())
     assert tuple(found.results[0]) == ("results", "status", "Failed", "Completed")
+
+
+def test_an_environment_of_a_job_is_compared_by_what_it_is(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    """The workspace names it after its content, and so it has another name there than in a file or a run here."""
+    build = build_in(tmp_path / "image")
+    for environment in (Environment(image="an/image:1"), build):
+        one = job(environment=environment)
+        there, here = azure.submit(one), run_here(one, launcher="direct")
+
+        assert fields(diff(there, one)) == fields(diff(one, there)) == fields(diff(there, here)) == {}
+        assert "environment" in diff(there, one).same
+        other = one.with_(environment=Environment(image="an/image:2"))
+        assert fields(diff(there, other))["environment.image"] == (None, "an/image:2")
+    (tmp_path / "image/part.txt").write_text("changed\n")
+    assert "environment.build" in fields(diff(there, one))
+
+
+def test_values_are_shown_in_their_own_letters(tmp_path: Path) -> None:
+    one, other = (job(inputs={"data": Input(path=str(tmp_path / name))}) for name in ("gr\u00f6\u00dfe", "a"))
+
+    assert "gr\u00f6\u00dfe" in str(fields(diff(one, other))["inputs.data"][0])
 
 
 def test_what_cannot_be_compared_is_named(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:

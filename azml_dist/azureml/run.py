@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from azml_dist.azureml.content import registered_as
 from azml_dist.azureml.cost import Cost, Meter, rate_of
 from azml_dist.azureml.described import Details, Submitted
 from azml_dist.azureml.download import LogsOf, Wanted, fetch
@@ -37,7 +38,8 @@ from azml_dist.azureml.stamps import seconds_of
 from azml_dist.azureml.waiting import MaxWait
 from azml_dist.azureml.why import Asked, why
 from azml_dist.azureml.workspace import Workspace
-from azml_dist.errors import RunFailed, SubmitError
+from azml_dist.errors import DistError, RunFailed, SubmitError
+from azml_dist.model.parts import Environment
 from azml_dist.page.html import RunPage
 from azml_dist.plan.world import Service
 from azml_dist.runs.download import Download
@@ -282,6 +284,15 @@ class AzureRun(Run):
         """Read only once: what was submitted never changes."""
         with translated(f"read the job of run {self.name}", self._workspace):
             return job_of(self._workspace, self._record.job_answer())
+
+    def named_as_here(self, job: JobFields) -> JobFields:
+        """An environment that is defined in a job has a hash as its version in the workspace."""
+        here, other = self.job().environment, job.environment
+        if isinstance(here, str) and isinstance(other, Environment):
+            with suppress(DistError, OSError):
+                if (name := registered_as(other)) and here.removeprefix("azureml:") == ":".join(name):
+                    return job.with_(environment=here)
+        return job
 
     def code(self) -> KeptCode | None:
         code = self.job().code

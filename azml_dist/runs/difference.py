@@ -135,11 +135,19 @@ def diff(a: Run | JobFields, b: Run | JobFields, *, names: tuple[str, str] | Non
 
     The code of a run on Azure ML is fetched. What cannot be read is in `notes`. `names` is how to call them.
     """
-    return Difference(_side(a, names and names[0]), _side(b, names and names[1]))
+    ours, theirs = _side(a, names and names[0]), _side(b, names and names[1])
+    return Difference(_named_as(ours, b, theirs), _named_as(theirs, a, ours))
 
 
 def _side(what: Run | JobFields, name: str | None) -> _Side:
     return _side_of_run(what, name) if isinstance(what, Run) else _side_of_job(what, name)
+
+
+def _named_as(side: _Side, other: Run | JobFields, that: _Side) -> _Side:
+    """A side with the names of the other one, so that what has several names is compared by what it is."""
+    if side.job is None or that.job is None or not isinstance(other, Run):
+        return side
+    return side._replace(job=other.named_as_here(side.job))
 
 
 def _side_of_job(job: JobFields, name: str | None) -> _Side:
@@ -225,7 +233,7 @@ def _values(job: JobFields, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
 def _shown(name: str, value: Any) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if name.startswith(("environment_variables.", "inputs.")) and is_secret(name.partition(".")[2], text):
         return _SECRET
     return text

@@ -113,6 +113,10 @@ class Run(Shown, ABC):
         kinds of jobs that a `Job` cannot express, and for what was not kept.
         """
 
+    def named_as_here(self, job: JobFields) -> JobFields:
+        """Another job, with what it has in common with this one under the names that it has here."""
+        return job
+
     def code(self) -> KeptCode | None:
         """The files of its code, brought to this machine; None if the job has no code."""
         return None
