@@ -9,15 +9,17 @@ PATCH /emulator/knobs {"queue_seconds": 30}
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from azml_dist.emulator.given import known, made, mapping
 from azml_dist.emulator.state import Cluster, Datastore, VmSize, Workspace
 from azml_dist.emulator.wire import Json
 from azml_dist.emulator.world import RUNTIME, Runtime
 
+PRIORITIES = ("Dedicated", "LowPriority")
 ROLES = {
     "Contributor": (("*",), ("Microsoft.Authorization/*/Delete", "Microsoft.Authorization/*/Write")),
     "Reader": (("*/read",), ()),
@@ -142,40 +144,48 @@ def _similar(name: str) -> str:
     return f", did you mean `{found[0]}`?" if found else ""
 
 
-def _set_clusters(here: Workspace, value: Mapping[str, Mapping[str, Any]]) -> None:
-    made = {name: Cluster(**one) for name, one in value.items()}
-    for name, cluster in made.items():
-        if not isinstance(cluster.max_nodes, int) or cluster.max_nodes < 0:
-            raise ValueError(f"`max_nodes` of {name} is a whole number from 0")
+def _set_clusters(here: Workspace, value: Any) -> None:
+    like = 'such as `{"vm_size": "STANDARD_NC24S_V3", "max_nodes": 2}`'
+    clusters = mapping(value, "clusters by their names")
+    found = {name: made(Cluster, one, f"{like}, for each cluster") for name, one in clusters.items()}
+    for name, cluster in found.items():
+        if cluster.priority not in PRIORITIES:
+            raise ValueError(f"`priority` is {' or '.join(PRIORITIES)}, which is Spot today, not {cluster.priority!r}")
         if name in here.computes:
             cluster.runs = here.computes[name].runs
-    here.computes = made
+    here.computes = found
 
 
-def _set_quota(here: Workspace, value: Mapping[str, int]) -> None:
-    for row, limit in value.items():
-        if row not in here.quota:
-            raise KeyError(f"no row {row!r}; there are {', '.join(here.quota)}")
-        here.quota[row] = (here.quota[row][0], int(limit))
+def _set_quota(here: Workspace, value: Any) -> None:
+    for row, limit in mapping(value, "limits by rows of the quota").items():
+        known(row, here.quota, "row")
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < -1:
+            raise ValueError(f"a limit is a whole number, or -1 for none, not {limit!r}")
+        here.quota[row] = (here.quota[row][0], limit)
 
 
-def _set_sizes(here: Workspace, value: Mapping[str, Mapping[str, Any]]) -> None:
-    here.vm_sizes = tuple(VmSize(name=name, **one) for name, one in value.items())
+def _set_sizes(here: Workspace, value: Any) -> None:
+    like = 'such as `{"family": "standardNCSv3Family", "v_cpus": 24, "gpus": 4, "memory_gb": 448}`, for each size'
+    sizes = mapping(value, "sizes by their names")
+    here.vm_sizes = tuple(made(VmSize, one, like, name=name) for name, one in sizes.items())
 
 
-def _set_prices(here: Workspace, value: Mapping[str, float | None]) -> None:
+def _set_prices(here: Workspace, value: Any) -> None:
     by_name = {size.name.upper(): size for size in here.vm_sizes}
-    for name, price in value.items():
-        by_name[name.upper()] = replace(by_name[name.upper()], price=price)
+    for name, price in mapping(value, "prices by VM sizes").items():
+        size = known(name.upper(), by_name, "size")
+        if price is not None and (not isinstance(price, int | float) or isinstance(price, bool) or not price >= 0):
+            raise ValueError(f"a price is a number from 0, or null, not {price!r}")
+        by_name[size] = replace(by_name[size], price=price)
     here.vm_sizes = tuple(by_name.values())
 
 
-def _set_identity(here: Workspace, value: str | Mapping[str, str]) -> None:
-    modes = dict.fromkeys(here.datastores, value) if isinstance(value, str) else value
+def _set_identity(here: Workspace, value: Any) -> None:
+    modes = dict.fromkeys(here.datastores, value) if isinstance(value, str) else mapping(value, "modes by datastores")
     for name, mode in modes.items():
         if mode not in ("key", "sas", "none"):
             raise ValueError("it is `key`, `sas` or `none`")
-        here.datastores[name] = Datastore(here.datastores[name].container, str(mode))
+        here.datastores[name] = Datastore(here.datastores[known(name, here.datastores, "datastore")].container, mode)
 
 
 def _set_role(here: Workspace, value: str) -> None:
@@ -191,10 +201,10 @@ def _set_forbidden(here: Workspace, value: list[str]) -> None:
     here.forbidden = set(value)
 
 
-def _set_runtime(here: Workspace, value: dict[str, Any]) -> None:
+def _set_runtime(here: Workspace, value: Any) -> None:
     """Those that are not named are as the service has them."""
     usual = asdict(RUNTIME)
-    for name, one in value.items():
+    for name, one in mapping(value, "what jobs find, by name").items():
         if name not in usual:
             raise ValueError(f"there is no `{name}`; there are {', '.join(usual)}")
         if one is None and usual[name] is None:
