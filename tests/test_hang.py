@@ -194,6 +194,33 @@ def test_a_rank_that_calls_another_collective_is_named_with_the_line_of_its_call
     assert found.summary.endswith("(rank 1 is at train.py:4, ranks 0, 2 and 3 at train.py:9)")
 
 
+def test_only_ranks_that_wait_in_a_collective_are_said_to_be_at_it() -> None:
+    """Only the root of a gather waits in it: another rank may already wait in what comes after."""
+    later = Trace(1, [*entered(1, 3, left=True).entries, Entry(WORLD, 4, "barrier", "", False, own(14))], (WORLD,))
+    traces = [entered(0, 3), later, entered(2, 2, left=True)]
+    found = diagnosis(at(0, reduces()), at(1, reduces(14)), at(2, READS), traces=traces)
+
+    assert found.summary == (
+        "rank 2 has not entered all_reduce #3, in which rank 0 waits (rank 2 is at data.py:3, rank 0 at train.py:9)"
+    )
+
+
+def test_two_ranks_that_both_receive_keep_a_third_one_waiting() -> None:
+    seen = [at(rank, (inside("recv"), WRAPPER, own(4 + rank, "dist.recv(x)"))) for rank in range(2)]
+    world = Group("0", (0, 1, 2))
+    numbers = (2, 2, 3)
+    entries = [Entry(world, number, "all_reduce", "", number == 2, own()) for number in numbers]
+    traces = [Trace(rank, [entry], (world,)) for rank, entry in enumerate(entries)]
+    found = diagnosis(*seen, at(2, reduces()), traces=traces)
+
+    assert found.summary == (
+        "ranks 0 and 1 have not entered all_reduce #3, in which rank 2 waits (rank 0 is at train.py:4, rank 1 is at"
+        " train.py:5, rank 2 at train.py:9)"
+    )
+    assert (found.certainty, found.odd, found.waiting) == ("likely", (), (2,))
+    assert found.frame == own(4, "dist.recv(x)")
+
+
 def test_of_two_against_two_nobody_is_named() -> None:
     traces = [entered(rank, 3, op="barrier" if rank % 2 else "all_reduce") for rank in range(4)]
     found = diagnosis(*(at(rank, reduces()) for rank in range(4)), traces=traces)

@@ -212,6 +212,16 @@ def test_the_first_failure_ends_the_run_and_is_named(python: str) -> None:
 
 
 @needs("mpi4py")
+def test_a_rank_that_leaves_the_others_without_a_word_is_named() -> None:
+    script = "from mpi4py import MPI; import os; w = MPI.COMM_WORLD; w.rank == 1 and os._exit(0); w.Barrier()"
+
+    found = run_here(mpi(["python", "-c", script], 1, 3)).verdict()
+
+    assert found
+    assert (found.kind, found.certainty, found.rank) == ("collective-mismatch", "likely", 1)
+
+
+@needs("mpi4py")
 def test_an_abort_is_the_failure_of_the_rank_that_called_it(python: str) -> None:
     script = "from mpi4py import MPI; w = MPI.COMM_WORLD; w.Barrier(); w.rank == 2 and w.Abort(7); w.Barrier()"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from judging import CODE, LOST, raised, verdict
+from judging import CODE, LOST, log, raised, verdict
 from needs import needs
 from running import pytorch, run_here
 from submitting import code_in
 
+from azml_dist.status import RunStatus
 from azml_dist.verdict.hidden import hide
-from azml_dist.verdict.known import Ended
+from azml_dist.verdict.judge import judge
+from azml_dist.verdict.known import Ended, Known
 from azml_dist.verdict.verdict import Verdict
 
 PACKAGES = "/opt/conda/lib/python3.11/site-packages"
@@ -248,6 +250,39 @@ def test_the_name_of_a_function_is_no_secret() -> None:
     text = "hf_hub_download('bert', 'config.json') npm_config_registry"
 
     assert hide(text) == text
+
+
+# --- what was caught, and what ended without a word
+
+
+def test_what_a_rank_writes_after_an_exception_that_it_had_logged_is_told() -> None:
+    logged = f"ERROR:root:cannot parse a line\n{raised('ValueError: abc')}"
+    found = verdict({0: f"{logged}\nthe data set is too small", 1: raised(LOST)}, {0: Ended(1), 1: Ended(1)}, here=True)
+    alone = verdict({0: logged, 1: raised(LOST)}, {0: Ended(1), 1: Ended(1)}, here=True)
+
+    assert (found.exception, found.certainty, found.rank) == ("ValueError", "likely", 0)
+    assert found.hint == "the script caught this exception, and its last line is `the data set is too small`"
+    assert found.evidence[-1].text == "the data set is too small"
+    assert alone.hint is None
+
+
+MPIRUN = """\
+prterun has exited due to process rank 1 with PID 20393 on node vm exiting
+improperly. There are three reasons this could occur:
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [MPIRUN, MPIRUN.replace("vm exiting\n", "a\n").replace("improperly", "exiting improperly")]
+)
+def test_a_rank_that_leaves_mpi_without_finalize_is_named(text: str) -> None:
+    stopped = Ended(signal=15, stopped=True)
+    texts = [log(0, "step 1"), log(1, "step 1"), log(None, text, "user_logs/mpi_log.txt")]
+    found = judge(Known(texts, {0: stopped, 1: Ended(0)}, status=RunStatus.FAILED, here=True))
+
+    assert found
+    assert (found.kind, found.certainty, found.rank, found.followers) == ("collective-mismatch", "likely", 1, [0])
+    assert "`MPI_Finalize`" in found.summary
 
 
 # --- exit codes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azml_dist.contents.code import kept_code
-from azml_dist.local.state import RunState
+from azml_dist.local.state import NOTHING_MOVED, RunState
 from azml_dist.notation.shell import launchers
 from azml_dist.regular import read_regular
 from azml_dist.show import Card
@@ -58,11 +58,18 @@ def ending_of(
         duration_text(state),
         verdict,
         places=places,
-        hint=state.hint or (verdict.hint if verdict and verdict.kind == "hang" else None),
+        hint=_hint(state, verdict),
         code=code,
         in_full=in_full,
         inside=_is_inside(folder, state, verdict),
     )
+
+
+def _hint(state: RunState, verdict: Verdict | None) -> str | None:
+    """That of the run's own error, unless it was ended because it hung: the verdict may know more of why."""
+    if verdict and (state.error or "").startswith(NOTHING_MOVED):
+        return verdict.hint
+    return state.hint or (verdict.hint if verdict and verdict.kind == "hang" else None)
 
 
 def _is_inside(folder: Path, state: RunState, verdict: Verdict | None) -> bool:

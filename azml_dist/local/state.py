@@ -126,6 +126,10 @@ class ServiceState(Record):
     """Where it is as long as the run."""
 
 
+NOTHING_MOVED = "nothing moved for"
+"""How the error of a run begins that was ended because it hung."""
+
+
 class RunState(Record):
     """The contents of `run.json`, which `azml-dist run --json` prints."""
 

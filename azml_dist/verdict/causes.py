@@ -167,6 +167,9 @@ class Causes:
             rank = first
         if self._another_ended_first(ranks):
             certainty = least(certainty, "likely")
+        last = self._last_words(cause) if len(group) == 1 else None
+        said = f"the script caught this exception, and its last line is `{last.text}`" if last else None
+        evidence = [Evidence(one.rank, one.log, number, text) for one in group[:4] for number, text in one.lines]
         return self._case.make(
             cause.kind,
             certainty,
@@ -175,9 +178,16 @@ class Causes:
             exception=cause.exception,
             message=cause.message,
             place=cause.place,
-            hint=cause.hint,
-            evidence=[Evidence(one.rank, one.log, number, text) for one in group[:4] for number, text in one.lines],
+            hint="; ".join(filter(None, (cause.hint, said))) or None,
+            evidence=[*evidence, last] if last else evidence,
         )
+
+    def _last_words(self, cause: Cause) -> Evidence | None:
+        """What a rank wrote after an exception that it had caught and logged, as `sys.exit` does with a text."""
+        if not cause.logged or cause.rank is None:
+            return None
+        last = next((one for one in self._case.last_lines([cause.rank]) if one.log == cause.log), None)
+        return last if last and (last.line or 0) > max(number for number, _ in cause.lines) else None
 
     def _another_ended_first(self, ranks: Sequence[int]) -> bool:
         """Whether these ranks were stopped while another rank failed without giving a reason."""

@@ -29,6 +29,8 @@ _SIGNALS = {
     "Illegal instruction": 4,
     "Floating point exception": 8,
 }
+LEFT_MPI = "has exited due to process rank"
+"""What mpirun says of a process that ended without `MPI_Finalize`."""
 _OTHERS = (
     re.compile(r"Process name: \[\[\d+,\d+\],(?P<rank>\d+)\](?:\n|\s)+Exit code:\s+(?P<code>\d+)"),
     re.compile(r"noticed that process rank (?P<rank>\d+) .{0,120}exited on signal (?P<signal>\d+)"),
@@ -36,6 +38,7 @@ _OTHERS = (
         r"MPI_ABORT was invoked on rank (?P<rank>\d+) in communicator MPI_COMM_WORLD"
         r"(?:\n.{0,200}){0,2}?\n?\s*(?:with e|E)rrorcode:? (?P<code>\d+)"
     ),
+    re.compile(rf"{LEFT_MPI} (?P<rank>\d+) with PID \d+ on\s+node \S+\s+exiting\s+improperly"),
     re.compile(r"^Process (?P<rank>\d+) exit with status code (?P<byte>\d+)", re.MULTILINE),
     re.compile(r"exits with return code = (?P<code>-?\d+)"),
     re.compile(r"CalledProcessError: Command .{0,2000} returned non-zero exit status (?P<code>\d+)"),
@@ -43,7 +46,7 @@ _OTHERS = (
     re.compile(r"process (?P<local>\d+) terminated with signal (?P<name>SIG\w+)"),
     re.compile(r"process (?P<local>\d+) terminated with exit code (?P<code>\d+)"),
 )
-_MPIRUN = ("Process name", "noticed that process rank")
+_MPIRUN = ("Process name", "noticed that process rank", LEFT_MPI)
 """Words of mpirun about the first process that ended badly."""
 
 

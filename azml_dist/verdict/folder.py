@@ -40,6 +40,7 @@ _DUMPS_IN_ALL = 256_000_000
 _COUNTED = 1_000_000_000
 """How many bytes of a file to count lines in; line numbers after that are unknown."""
 _LOGS = re.compile(r"(?:\.(?:txt|log|out|err)|/?memory\.(?:events|oom_control)|(?:^|/)(?:dmesg|kmsg))$")
+_MPIRUN = "user_logs/mpi_log.txt"
 _DETAILS = re.compile(r"(?:^|/)[\w.-]*(?:details|error|run|service|status|job)[\w.-]*\.json$")
 _PLACES = re.compile(r"(?:^|/)(?:user_logs|system_logs|azureml-logs|logs|cgroup)/")
 _OLD_NAME = re.compile(r"(?:^|/)azureml-logs/70_(?:driver_log|mpi_log)(?:_(?:rank_|worker_)?(?P<rank>\d+))?\.txt$")
@@ -227,8 +228,11 @@ def _read_run(
     status = RunStatus(state.get("status"))
     none_failed = all(end.stopped for end in ends.values())
     error = state.get("error") if status is RunStatus.CANCELED or none_failed else None
+    own = _with_order(files, base + INDEX, list(logs.values()), (_number(state.get("retry")) or 0) * len(processes))
+    # Where no rank has failed by itself, mpirun may say which one left the others.
+    told = [base + _MPIRUN] if base + _MPIRUN in there and all(end.well or end.stopped for end in ends.values()) else []
     known = Known(
-        _with_order(files, base + INDEX, list(logs.values()), (_number(state.get("retry")) or 0) * len(processes)),
+        [*own, *(replace(log, name=_MPIRUN, rank=None) for log in _logs(files, told))],
         ends,
         status=status,
         error=str(error) if error else None,

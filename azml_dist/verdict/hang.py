@@ -159,13 +159,17 @@ def _elsewhere(picture: Picture, difference: Difference) -> list[int]:
         return []
     absent = sorted((set(difference.group.ranks) or picture.ranks.keys()) - {*difference.waiting})
     is_known = all(rank in picture.ranks and _place(picture, rank) for rank in absent)
-    return absent if is_known and not _waiting(picture).keys() & {*absent} else []
+    together = {rank for rank, wait in _waiting(picture).items() if not _PAIR.search(wait.call)}
+    return absent if is_known and not together & {*absent} else []
 
 
 def _undecided(picture: Picture, difference: Difference, absent: Sequence[int]) -> Diagnosis:
     """Few wait for many that are elsewhere: these keep them waiting, or the few should not be there."""
     there, here = _first_place(picture, absent), next(iter(difference.at.values()), None)
-    told = [f"{ranks_text(absent)} {'is' if len(absent) == 1 else 'are'} at {there.at}"] if there else []
+    told = [
+        f"{ranks_text(ranks)} {'is' if len(ranks) == 1 else 'are'}{f' at {at}' if at else ' elsewhere'}"
+        for at, ranks in _by_place(picture, absent).items()
+    ]
     told += [f"{ranks_text(difference.waiting)} at {here.at}"] if here else []
     text = f"{difference.text} ({', '.join(told)})"
     moving = _is_moving(picture, absent)
@@ -173,6 +177,8 @@ def _undecided(picture: Picture, difference: Difference, absent: Sequence[int]) 
     return Diagnosis(text, "likely", odd, difference.waiting, there, _HINTS["missing"], difference, moving)
 
 
+_PAIR = re.compile(r"send|recv", re.IGNORECASE)
+"""Calls that wait for one other rank, and not for all of them."""
 _HINTS = {
     "missing": "all ranks of a group must make the same calls in the same order: look for a branch that some skip",
     "ended": "all ranks must make the same number of calls: a rank with fewer batches ends sooner",
@@ -198,8 +204,11 @@ def _where(picture: Picture, difference: Difference, place: Frame | None) -> str
     told = []
     if difference.odd and place and not (difference.what == "ended" and difference.odd[0] in picture.ended):
         told.append(f"{ranks_text(difference.odd)} {'is' if len(difference.odd) == 1 else 'are'} at {place.at}")
+    lines = {rank: difference.at.get(rank) or _place(picture, rank) for rank in difference.waiting}
     others = [rank for rank in difference.waiting if rank not in difference.odd]
-    there = difference.at.get(others[0]) or _place(picture, others[0]) if others else None
+    there = lines[others[0]] if others else None
+    # Some may wait in a later one: only the root of a gather waits in it.
+    others = [rank for rank in others if (line := lines[rank]) is None or there is None or line.at == there.at]
     if there and there != place:
         told.append(f"{ranks_text(others)} at {there.at}")
     elif there and not told:

@@ -19,7 +19,7 @@ from azml_dist.verdict.ends import by_signal
 from azml_dist.verdict.exits import of_an_abort, of_codes, of_fatal_signals, of_kills
 from azml_dist.verdict.heard import Cause
 from azml_dist.verdict.known import Ended, Known
-from azml_dist.verdict.losses import of_losses, of_timeouts
+from azml_dist.verdict.losses import of_an_improper_end, of_losses, of_timeouts
 from azml_dist.verdict.signatures import Signature
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind, Verdict
 
@@ -67,6 +67,7 @@ class _Judge:
             or of_timeouts(self.case)
             or of_kills(self.case)
             or of_codes(self.case)
+            or of_an_improper_end(self.case)
             or of_losses(self.case)
             or self.causes.of_strength(1)
             or self._of_nothing()

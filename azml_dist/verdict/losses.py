@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from azml_dist.verdict.case import WORDS, Case
+from azml_dist.verdict.ends import LEFT_MPI
 from azml_dist.verdict.heard import Loss
 from azml_dist.verdict.verdict import Evidence, Kind, Verdict
 
@@ -97,6 +98,22 @@ def _only_left(case: Case, reporters: set[int | None]) -> list[int]:
     """The one rank that did not wait until a timeout, and only noticed that the others had gone."""
     left = {loss.rank for one in case.heard for loss in one.losses if loss.rank is not None} - reporters
     return sorted(left) if len(left) == 1 and len(reporters) > 1 else []
+
+
+def of_an_improper_end(case: Case) -> Verdict | None:
+    """A rank for which mpirun ended the run, as it left without `MPI_Finalize`; its exit code may be 0."""
+    told = next((one for one in case.stated if one.rank is not None and LEFT_MPI in one.text), None)
+    if told is None or told.rank is None:
+        return None
+    return case.make(
+        "collective-mismatch",
+        "likely",
+        told.rank,
+        [told.rank],
+        message="it ended without `MPI_Finalize` while other ranks were still running, so mpirun stopped them",
+        hint="let every rank reach the end of the script: `os._exit` leaves the others alone",
+        evidence=[*case.last_lines([told.rank]), Evidence(told.rank, told.log, told.line, told.text)],
+    )
 
 
 def of_losses(case: Case) -> Verdict | None:

@@ -33,6 +33,7 @@ OF_ENDS = (
     "died with",
     "terminated with",
     "non-zero exit status",
+    "has exited due to process rank",
 )
 """Words of launchers that say how a process ended."""
 OF_SHELLS = ("Killed", "Segmentation fault", "Aborted", "Bus error", "Illegal instruction", "Floating point exception")

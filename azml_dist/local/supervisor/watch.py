@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from azml_dist.local import processes
 from azml_dist.local.launchers.starting import LaunchFailed, spawn
+from azml_dist.local.state import NOTHING_MOVED
 from azml_dist.regular import read_regular
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Watch:
         if self._pid is None and now >= self._next:
             self._look(now)
         if self._timeout and self.hang and now >= self._since + self._timeout:
-            return f"nothing moved for {self._timeout:g} s{_summary(self.hang)}"
+            return f"{NOTHING_MOVED} {self._timeout:g} s{_summary(self.hang)}"
         return None
 
     def is_ready_to_end(self, now: float) -> bool:
