@@ -186,6 +186,9 @@ def test_knobs_and_faults_by_http(tmp_path: Path) -> None:
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
         assert ask("GET", job_uri(told, "none")).status_code == 404
         assert ask("POST", "/emulator/faults", json={"fault": "moon"}).json()["error"]["code"] == "BadFault"
+        lost = ask("POST", "/emulator/faults", json={"fault": "429", "route": "moon.put"})
+        assert (lost.status_code, lost.json()["error"]["code"]) == (400, "BadFault")
+        assert ask("POST", "/emulator/faults", json={"fault": "429", "route": "blobs.put"}).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -207,6 +210,8 @@ def test_knobs_and_faults_by_http(tmp_path: Path) -> None:
         (["--set", 'identity={"moon": "key"}'], "there is no datastore `moon`"),
         (["--set", "runtime=3"], "it is an object, what jobs find, by name"),
         (["--fault", "moon"], "there is no fault `moon`"),
+        (["--fault", "429:route=jobs.putt"], "there is no route `jobs.putt`, did you mean `jobs.put`?"),
+        (["--fault", "429:route=moon.*"], "there is no route `moon.*`"),
         (["--fault", "429:times=0"], "`times` is a whole number from 1"),
         (["--", "no-such-program"], "no-such-program cannot be started"),
         (["--storage", "azurite", "--azurite", "/nowhere"], "Azurite"),

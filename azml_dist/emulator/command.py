@@ -16,7 +16,7 @@ import click
 
 from azml_dist.emulator.account import Account
 from azml_dist.emulator.azurite import Azurite, MissingError
-from azml_dist.emulator.control import fault_in
+from azml_dist.emulator.control import fault_in, known_route
 from azml_dist.emulator.kept import Kept, StateError, ids_of
 from azml_dist.emulator.knobs import KnobError
 from azml_dist.emulator.options import DEFAULT_FOLDER
@@ -94,7 +94,7 @@ def _set(emulator: Emulator, settings: Sequence[str], faults: Sequence[str]) -> 
         emulator.knobs.set(name, value)
     for text in faults:
         fault, where, times = fault_in(text)
-        emulator.inject(fault, route=where, times=times)
+        emulator.inject(fault, route=known_route(where, emulator.routes), times=times)
 
 
 def _served(kept: Kept, emulator: Emulator, config: str | None, as_json: bool, command: Sequence[str]) -> int:

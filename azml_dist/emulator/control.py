@@ -6,12 +6,15 @@ curl -H "Authorization: Bearer $AZML_EMULATOR_TOKEN" $AZML_EMULATOR_URL/emulator
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from azml_dist.emulator.faults import Fault, answer, delay, reset_after, reset_before
 from azml_dist.emulator.jobs import Job, JobRoutes
 from azml_dist.emulator.knobs import KnobError, Knobs
-from azml_dist.emulator.routing import Host, route
+from azml_dist.emulator.routing import Host, Route, route
 from azml_dist.emulator.schedule import Schedule
 from azml_dist.emulator.wire import Json, Refusal, Reply, Request
 
@@ -25,6 +28,8 @@ class Controlled(Protocol):
     problems: list[str]
     requests: list[Request]
 
+    @property
+    def routes(self) -> Sequence[Route]: ...
     def job(self, name: str) -> Job: ...
     def preempt(self, name: str) -> bool: ...
     def inject(self, fault: Fault, *, route: str | None = None, times: int | None = 1) -> None: ...
@@ -53,6 +58,16 @@ def fault_of(said: Json) -> tuple[Fault, str, int | None]:
         fault = answer(int(kind), code=said.get("code"), message=said.get("message"), retry_after=retry)
         return fault, where, times
     raise KnobError(f"there is no fault `{kind}`: 400 to 599, reset-before, reset-after, or delay=SECONDS")
+
+
+def known_route(where: str, routes: Iterable[Route]) -> str:
+    """The pattern of a route, if one matches it; otherwise the fault would never come. Raises `KnobError`."""
+    names = [one.name for one in routes]
+    if where.startswith("blobs") or any(fnmatchcase(name, where) for name in names):
+        return where
+    near = get_close_matches(where, names, n=1)
+    maybe = f", did you mean `{near[0]}`?" if near else "; docs/emulator-routes.md lists them, such as `jobs.put`"
+    raise KnobError(f"there is no route `{where}`{maybe}")
 
 
 def fault_in(text: str) -> tuple[Fault, str, int | None]:
@@ -108,6 +123,7 @@ class ControlRoutes:
         """Put a fault in the way of requests."""
         try:
             fault, where, times = fault_of(request.json())
+            known_route(where, self._emulator.routes)
         except KnobError as error:
             raise Refusal(400, "BadFault", str(error)) from error
         self._emulator.inject(fault, route=where, times=times)
