@@ -128,6 +128,8 @@ def _launchers(look: Look) -> Iterator[Finding]:
     for launcher in shell.launchers(look.job.shell_command):
         names = _NODES.get("torchrun" if "torch.distributed" in launcher.text else launcher.text)
         count = launcher.option(*names) if names else None
+        if count is None and launcher.text == "torchrun" and look.job.node_count > 1 and look.kind == "PyTorch":
+            yield from _without_nodes(look)
         if count is None or not count.isdigit() or int(count) == look.job.node_count:
             continue
         few = int(count) < look.job.node_count
@@ -139,6 +141,15 @@ def _launchers(look: Look) -> Iterator[Finding]:
             "write `$AZUREML_NODE_COUNT`, the number of nodes of the job",
             "command",
         )
+
+
+def _without_nodes(look: Look) -> Iterator[Finding]:
+    """torchrun's `--nnodes` is 1 by default, or what `PET_NNODES` says."""
+    if "PET_NNODES" not in look.known:
+        nodes = look.job.node_count
+        message = f"`torchrun` is for 1 node by default, but the job has {nodes}: each node starts a separate run"
+        hint = "write `--nnodes $AZUREML_NODE_COUNT --node-rank $NODE_RANK --master-addr $MASTER_ADDR`"
+        yield Finding("launcher-counts", "warning", message, hint, "command")
 
 
 def _groups(look: Look) -> Iterator[Finding]:

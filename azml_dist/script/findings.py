@@ -14,6 +14,7 @@ from azml_dist.script.arguments import options, refusal
 from azml_dist.script.counts import of_backends, of_counts, of_dumps
 from azml_dist.script.entry import Entry, entries, with_windows_lines
 from azml_dist.script.look import Look
+from azml_dist.script.masters import of_masters
 from azml_dist.script.packages import of_packages
 from azml_dist.script.source import Program
 from azml_dist.script.training import of_training
@@ -105,6 +106,7 @@ def _of_one(
         look = Look(job, entry, program, known)
         yield from _arguments(look)
         yield from of_variables(look)
+        yield from of_masters(look)
         yield from of_counts(look)
         yield from of_backends(look)
         yield from of_dumps(look)

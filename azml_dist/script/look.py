@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -91,13 +92,18 @@ class Look:
         if node is None:
             return None
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and self.parser:
-            return self._arguments.get(node.attr) if node.value.id in _NAMES_OF_ARGUMENTS else None
+            is_given = node.value.id in _NAMES_OF_ARGUMENTS and not self._is_changed(node.attr)
+            return self._arguments.get(node.attr) if is_given else None
         if isinstance(node, ast.Name):
             return self._of_name(node)
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None
+
+    def _is_changed(self, argument: str) -> bool:
+        """Whether the script may set an argument after it has parsed them: `args.url = …`, `setattr(args, …)`."""
+        return self.program.uses(rf"\.{re.escape(argument)}\s*(?:[-+*/|]|//)?=[^=]|\bsetattr\(|\bvars\(args\)\.update")
 
     def _of_name(self, node: ast.Name, deep: int = 2) -> Any:
         """The value of a constant, or of a parameter to which every call gives the same value."""

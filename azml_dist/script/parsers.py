@@ -344,12 +344,22 @@ def _set(options: dict[str, Any], name: str, value: ast.expr, module: Module) ->
     elif name in ("default", "const"):
         options[name] = _literal(value, UNKNOWN)
     elif name == "choices":
-        if (choices := _literal(value, None)) is not None:
+        if (choices := _several(module, value)) is not None:
             options["choices"] = choices
     elif name in ("nargs", "required", "dest"):
         options[name] = _CONSTANTS[full] if full in _CONSTANTS else _literal(value)
     else:
         raise UnknownParser
+
+
+def _several(module: Module, node: ast.expr) -> Any:
+    """Choices: plain ones, a constant of the file, or a `range`; None if they are not known."""
+    if isinstance(node, ast.Name):
+        return module.constant(node.id)
+    if isinstance(node, ast.Call) and module.full_name(node.func) == "range":
+        ends = [_literal(arg) for arg in node.args]
+        return [*range(*ends)] if all(isinstance(end, int) and abs(end) < 1000 for end in ends) else None
+    return _literal(node, None)
 
 
 def _type(known: Any) -> Any:

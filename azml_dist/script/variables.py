@@ -40,7 +40,6 @@ _WITHIN_REACH = {
     **dict.fromkeys(["mpirun", "mpiexec", "horovodrun", "orterun"], _MPI),
 }
 """What a launcher in the command sets for the processes that it starts."""
-_LOCAL = frozenset(["localhost", "127.0.0.1", "::1", "0.0.0.0"])
 
 
 class Read(NamedTuple):
@@ -61,7 +60,6 @@ def of_variables(look: Look) -> Iterator[Finding]:
         if read.name not in said and (found := list(_unset(look, read))):
             said.add(read.name)
             yield from found
-    yield from _masters(look)
     yield from _node_ranks(look)
 
 
@@ -69,14 +67,14 @@ def _reads(look: Look) -> Iterator[Read]:
     for module in look.program.modules:
         for node in module.nodes:
             if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
-                for name in _names(module, node.slice) if _is_environ(module, node.value) else ():
+                for name in _names(module, node.slice) if is_environ(module, node.value) else ():
                     yield Read(name, module, node, True, False)
             elif isinstance(node, ast.Call) and node.args and _gets(module, node.func):
                 yield from (_get(module, node, name) for name in _names(module, node.args[0]))
         yield from _by_torch(look, module)
 
 
-def _is_environ(module: Module, node: ast.expr) -> bool:
+def is_environ(module: Module, node: ast.expr) -> bool:
     """Whether it is `os.environ`, or a name that only ever means it."""
     if module.full_name(node) == "os.environ":
         return True
@@ -85,7 +83,7 @@ def _is_environ(module: Module, node: ast.expr) -> bool:
 
 
 def _gets(module: Module, function: ast.expr) -> bool:
-    is_get = isinstance(function, ast.Attribute) and function.attr == "get" and _is_environ(module, function.value)
+    is_get = isinstance(function, ast.Attribute) and function.attr == "get" and is_environ(module, function.value)
     return is_get or module.full_name(function) == "os.getenv"
 
 
@@ -315,65 +313,19 @@ def _misspelt(look: Look, read: Read, almost: re.Match[str]) -> Iterator[Finding
     )
 
 
-def _masters(look: Look) -> Iterator[Finding]:
-    """A master address that other nodes cannot reach."""
-    if look.job.node_count == 1:
-        return
-    nodes = plural(look.job.node_count, "node")
-    given = list(_set_in_the_script(look))
-    for module, node, name, value in given:
-        if name == "MASTER_ADDR" and value in _LOCAL:
-            message = f"the master is {value}, but the job has {nodes}: each node would wait for its own rank 0"
-            yield from look.finding(
-                "master-on-every-node",
-                look.level(node),
-                (module, node),
-                message,
-                "keep the MASTER_ADDR that the run sets",
-            )
-        elif (
-            name == "MASTER_PORT"
-            and "MASTER_PORT" in look.known
-            and not any(n == "MASTER_ADDR" for _, _, n, _ in given)
-        ):
-            message = f"the port of the master is always {value}, whatever the run sets, and may be in use on node 0"
-            yield from look.finding(
-                "fixed-master-port", "warning", (module, node), message, "keep the MASTER_PORT that the run sets"
-            )
-    for module, call in look.calls("torch.distributed.init_process_group"):
-        method = next((k.value for k in call.keywords if k.arg == "init_method"), None)
-        address = _text(method) if method else None
-        if address and re.match(r"tcp://(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0)\b", address):
-            message = (
-                f"the processes meet at {address}, but the job has {nodes}: each node would wait for its own rank 0"
-            )
-            hint = "remove `init_method`: torch then reads MASTER_ADDR and MASTER_PORT"
-            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
-
-
-def _set_in_the_script(look: Look) -> Iterator[tuple[Module, ast.stmt, str, str]]:
-    """Plain values that the script assigns to variables without testing whether they are set."""
-    for module in look.program.modules:
-        for node in module.nodes:
-            if not isinstance(node, ast.Assign) or not isinstance(target := node.targets[0], ast.Subscript):
-                continue
-            name, value = _text(target.slice), _text(node.value)
-            if not name or value is None or module.full_name(target.value) != "os.environ":
-                continue
-            if not any(
-                isinstance(parent, ast.If | ast.Try) and not is_main_block(parent) for parent, _ in module.above(node)
-            ):
-                yield module, node, name, value
-
-
 def _node_ranks(look: Look) -> Iterator[Finding]:
     if look.kind != "Mpi" or look.job.process_count_per_node == 1:
         return
     for module in look.program.modules:
         for node in module.nodes:
-            if not isinstance(node, ast.Assign) or "OMPI_COMM_WORLD_RANK" not in ast.unparse(node.value):
+            if not isinstance(node, ast.Assign) or not re.search(r"(?i)\bNODE_RANK\b", ast.unparse(node.targets[0])):
                 continue
-            if re.search(r"(?i)\bNODE_RANK\b", ast.unparse(node.targets[0])) and "//" not in ast.unparse(node.value):
+            values = [
+                node.value,
+                *(v for one in ast.walk(node.value) if isinstance(one, ast.Name) for v in module.assigned(one.id)),
+            ]
+            text = " ".join(map(ast.unparse, values))
+            if "OMPI_COMM_WORLD_RANK" in text and "//" not in text:
                 message = (
                     "OMPI_COMM_WORLD_RANK counts processes, not nodes: with"
                     f" {look.job.process_count_per_node} processes on a node it is not the rank of the node"

@@ -140,9 +140,7 @@ _VARIABLES = [
     _case("variable-not-set", "error", _GROUP + "dist.init_process_group()\n", ONE),
     _case("variable-not-set", "error", _GROUP + "dist.init_process_group('nccl', rank=0, world_size=1)\n", ONE),
     _case("variable-not-set", None, _GROUP + "dist.init_process_group('mpi')\n", MPI),
-    _case(
-        "variable-not-set", None, _GROUP + "dist.init_process_group(backend='gloo')\n", LAUNCHED, "torchrun train.py"
-    ),
+    _case("variable-not-set", None, _GROUP + "dist.init_process_group(backend='gloo')\n", ONE, "torchrun train.py"),
     _case("variable-not-set", None, _GROUP + "dist.init_process_group('gloo', store=S, rank=0, world_size=1)\n", ONE),
     _case("variable-not-set", None, _GROUP + "dist.init_process_group('gloo', 'file:///tmp/x', None, 1, 0)\n", ONE),
     _case(
@@ -302,4 +300,42 @@ _COMMANDS_OF_SHELLS = [
     _case("arguments", "error", _X, ONE, "pixi run python train.py --y 1"),
 ]
 
-MODERN = [*_ARGUMENTS, *_VARIABLES, *_COUNTS, *_TRAINING, *_COMMANDS_OF_SHELLS]
+_URL = _X.replace("'--x'", "'--url', default='tcp://127.0.0.1:2'")
+_MEET = "dist.init_process_group('gloo', init_method=args.url, rank=int(os.environ['RANK']), world_size=8)\n"
+_RENDEZVOUS = "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint"
+_MASTERS = [
+    _case("master-on-every-node", "error", _GROUP + "os.environ.update(MASTER_ADDR='localhost')\n", TORCH),
+    _case("master-on-every-node", "error", _GROUP + "os.environ.update({'MASTER_ADDR': '127.0.0.1'})\n", TORCH),
+    _case("master-on-every-node", "error", _GROUP + "HOST = 'localhost'\nos.environ['MASTER_ADDR'] = HOST\n", TORCH),
+    _case(
+        "master-on-every-node",
+        "error",
+        _GROUP + "dist.init_process_group('gloo', f'tcp://localhost:{os.getpid()}', rank=0, world_size=8)\n",
+        TORCH,
+    ),
+    _case("master-on-every-node", "error", _URL + _GROUP + _MEET, TORCH),
+    _case("master-on-every-node", None, _URL + _GROUP + "args.url = 'env://'\n" + _MEET, TORCH),
+    _case("master-on-every-node", None, _URL + _GROUP + _MEET, TORCH, "python train.py --url env://"),
+    _case("master-on-every-node", "warning", "", TORCH, "export MASTER_ADDR=localhost && python train.py"),
+    _case("master-on-every-node", "warning", "", LAUNCHED, f"{_RENDEZVOUS} localhost:29500 train.py"),
+    _case("master-on-every-node", None, "", LAUNCHED, f"{_RENDEZVOUS} $MASTER_ADDR:29500 train.py"),
+    _case("launcher-counts", "warning", "", LAUNCHED, "torchrun --nproc-per-node 4 train.py"),
+    _case("launcher-counts", None, "", LAUNCHED, "export PET_NNODES=2 && torchrun --nproc-per-node 4 train.py"),
+    _case(
+        "rank-taken-for-node",
+        "warning",
+        "import os\nr = os.environ['OMPI_COMM_WORLD_RANK']\nos.environ['NODE_RANK'] = r\n",
+        MPI,
+    ),
+    _case(
+        "arguments",
+        "error",
+        _X.replace("'--x'", "'--x', choices=KNOWN").replace("p =", "KNOWN = ['a']\np =", 1),
+        ONE,
+        "python train.py --x b",
+    ),
+    _case("arguments", "error", _X.replace("'--x'", "'--x', type=int, choices=range(3)"), ONE, "python train.py --x 3"),
+    _case("arguments", None, _X.replace("'--x'", "'--x', type=int, choices=range(3)"), ONE, "python train.py --x 2"),
+]
+
+MODERN = [*_ARGUMENTS, *_VARIABLES, *_COUNTS, *_TRAINING, *_COMMANDS_OF_SHELLS, *_MASTERS]
