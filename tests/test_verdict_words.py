@@ -155,6 +155,10 @@ def test_a_traceback_that_was_logged_before_is_not_that_of_the_program() -> None
         ("RuntimeError: Cannot re-initialize CUDA in forked subprocess.", "user-code", '="spawn"`'),
         ("AttributeError: Can't pickle local object 'main.<locals>.<lambda>'", "user-code", "no lambda or inner"),
         ("AttributeError: Can't get attribute 'Net' on <module '__main__' from 'x.py'>", "user-code", "to `Net`"),
+        ("OSError: a/b is not a local folder and is not a valid model identifier", "missing-file", "a model `a/b`"),
+        ("RuntimeError: Ninja is required to load C++ extensions", "missing-module", "add `ninja`"),
+        ("zipfile.BadZipFile: File is not a zip file", "user-code", "cut short or of another type"),
+        ("OSError: Unable to open file (file signature not found)", "user-code", "cut short or of another type"),
         ("EOFError: EOF when reading a line", "user-code", "pass the value as an argument"),
         ("RuntimeError: can't start new thread", "user-code", "`OMP_NUM_THREADS`"),
         ("OSError: [Errno 24] Too many open files: 'a.npy'", "user-code", "`ulimit -n`"),
@@ -250,6 +254,14 @@ def test_the_name_of_a_function_is_no_secret() -> None:
     text = "hf_hub_download('bert', 'config.json') npm_config_registry"
 
     assert hide(text) == text
+
+
+def test_an_old_error_of_nccl_is_no_certain_cause() -> None:
+    error = "RuntimeError: NCCL Error 3: internal error - please report this issue to the NCCL developers"
+    found = verdict({0: raised(error), 1: raised("KeyError: 'labels'")})
+
+    assert (found.rank, found.exception) == (1, "KeyError")
+    assert verdict({0: raised(error)}).certainty != "certain"
 
 
 # --- what was caught, and what ended without a word

@@ -959,6 +959,15 @@ EXCEPTIONS: tuple[Signature, ...] = (
     Signature("NotADirectoryError", r"^NotADirectoryError", "root", "missing-file", "likely"),
     Signature("NotFoundError", r"^tensorflow\.\S*NotFoundError", "root", "missing-file", "likely", source="tensorflow"),
     Signature(
+        "Parquet magic bytes|File is not a zip file|end-of-stream marker|image file is truncated|file signature not found",
+        r"Parquet magic bytes not found|File is not a zip file|before the end-of-stream marker|image file is truncated|file signature not found",
+        "root",
+        "user-code",
+        "likely",
+        hint="the file is cut short or of another type: compare its size and its first bytes with those of the original",
+        source="pyarrow, zipfile, gzip, Pillow, h5py",
+    ),
+    Signature(
         "o such file| exist|ot found|cannot be found|missing|find",
         r"Error: .*(?:[Nn]o such file|(?:[Ff]iles?|[Dd]irector(?:y|ies)|[Ff]older|[Pp]ath|[Dd]ata ?set|[Ii]ndex|[Ii]mages?)\b.{0,120}(?:does not exist|do not exist|not found|cannot be found|missing)|(?:does not exist|not found|find)\b.{0,60}(?:file|director|folder|\bpath|/[\w.-]+/[\w.-]+))",
         "root",
@@ -1456,6 +1465,32 @@ EXCEPTIONS: tuple[Signature, ...] = (
         "likely",
         hint='close what is no longer needed, use fewer workers, or raise `ulimit -n`; for tensors from workers, `torch.multiprocessing.set_sharing_strategy("file_system")` helps',
         source="torch",
+    ),
+    Signature(
+        "NCCL Error ",
+        r"NCCL Error \d+: (?:unhandled|internal|invalid|remote)",
+        "confirmation",
+        "unknown",
+        "unknown",
+        hint="`NCCL_DEBUG=WARN` makes NCCL say more",
+        source="torch before 1.13",
+    ),
+    Signature(
+        "is not a valid model identifier",
+        r"(?P<name>\S+) is not a local folder and is not a valid model identifier",
+        "root",
+        "missing-file",
+        "likely",
+        hint="there is neither a folder nor a model `{name}`: check the name and the path; a private model needs `HF_TOKEN`",
+        source="transformers",
+    ),
+    Signature(
+        "Ninja is required to load C++",
+        r"Ninja is required to load C\+\+ extensions",
+        "root",
+        "missing-module",
+        hint="add `ninja` to the environment of the job",
+        source="torch.utils.cpp_extension",
     ),
     # --- configuration
     Signature(
