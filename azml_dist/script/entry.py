@@ -34,23 +34,8 @@ _MODULES = {
 _WRAPPERS = frozenset(
     [
         *("exec", "env", "nohup", "time", "command", "sudo", "numactl", "timeout", "stdbuf", "nice", "ionice"),
-        *(
-            "xvfb-run",
-            "uv",
-            "poetry",
-            "conda",
-            "pipenv",
-            "micromamba",
-            "mamba",
-            "pixi",
-            "hatch",
-            "pdm",
-            "rye",
-            "catchsegv",
-            "nsys",
-            "ncu",
-            "taskset",
-        ),
+        *("xvfb-run", "uv", "poetry", "conda", "pipenv", "micromamba", "mamba", "pixi", "hatch", "pdm", "rye"),
+        *("catchsegv", "nsys", "ncu", "taskset"),
     ]
 )
 _WITH_VALUE = frozenset(["-X", "-W", "--check-hash-based-pycs"])
