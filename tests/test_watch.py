@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -125,6 +126,41 @@ def test_a_run_that_ends_by_its_timeout_while_it_hangs_says_so(tmp_path: Path) -
     assert verdict
     assert (verdict.kind, verdict.rank, verdict.line) == ("hang", 1, 6)
     assert f"  again    azml-dist logs {run.name} --rank 1" in str(run)
+
+
+ENDLESS = """\
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+print("ready", flush=True)
+while dist.get_rank() == 1:
+    pass
+dist.all_reduce(torch.ones(4))
+"""
+
+
+@needs("torch", "py-spy")
+def test_a_timeout_says_who_waits_for_a_rank_that_computes(tmp_path: Path) -> None:
+    """A rank that computes is no hang: it may be slow. Nevertheless it tells whom the others wait for."""
+    run = ended(started(tmp_path, ENDLESS, timeout=20))
+    verdict = run.verdict()
+
+    assert (run.status, run.state().error) == ("Canceled", "it ran for longer than its timeout of 20 s")
+    assert verdict
+    assert (verdict.kind, verdict.rank) == ("timeout", None)
+    said = "seen just before it was ended: rank 1 has not entered all_reduce #1, in which ranks 0 and 2 wait"
+    hint = run.state().hint or ""
+    assert hint.startswith(said)
+    assert re.search(r"\(rank 1 is at train\.py:[67], ranks 0 and 2 at train\.py:8\)$", hint)
+    assert said in " ".join(str(run).split())
+
+
+@needs("py-spy")
+def test_a_timeout_says_nothing_of_ranks_that_wait_for_none(tmp_path: Path) -> None:
+    run = ended(started(tmp_path, "while True:\n    pass\n", timeout=6))
+
+    assert run.state().hint is None
 
 
 @needs("py-spy")

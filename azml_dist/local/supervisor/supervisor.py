@@ -328,7 +328,8 @@ class Supervisor:
 
     def _time_out(self) -> None:
         if not self._stopping:
-            self._state.hint = why_it_waited(self._state, self._folder.path)
+            seen = f"seen just before it was ended: {self._watch.waits}" if self._watch.waits else None
+            self._state.hint = why_it_waited(self._state, self._folder.path) or seen
             self._cancel(f"it ran for longer than its timeout of {self._spec['timeout']:g} s")
 
     def _hangs(self, error: str) -> None:

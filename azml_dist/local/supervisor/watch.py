@@ -25,7 +25,7 @@ _AGAIN = 10.0
 """Seconds between two looks at a hung run."""
 _LONGEST = 30.0
 """The timeout of a look in seconds."""
-_LAST_LOOK = 6.0
+_LAST_LOOK = 10.0
 _LAST_LOOK_AFTER = 2.0
 """Seconds of silence after which to look at a run before its timeout ends it."""
 _PACKAGE = str(Path(__file__).resolve().parents[3])
@@ -54,8 +54,12 @@ class Watch:
         self._begun = 0.0
         self._last_until: float | None = None
         """The deadline of the last look at a run that is about to be ended."""
+        self._is_last = False
+        """Whether the look that was started last is that one."""
         self.hang: dict[str, Any] | None = None
         """The diagnosis of a hung run."""
+        self.waits = ""
+        """Which ranks waited for which when a run that made progress was about to be ended; empty if none did."""
 
     def moved(self) -> None:
         """A line was written, or a process started."""
@@ -82,7 +86,7 @@ class Watch:
 
     def is_ready_to_end(self, now: float) -> bool:
         """Whether the timeout may end the run: a silent run gets one more look first."""
-        if not self._after or self.hang or now < self._since + _LAST_LOOK_AFTER:
+        if not self._after or self.hang or now < self._heard + _LAST_LOOK_AFTER:
             return True
         if self._last_until is None:
             self._last_until, self._next = now + _LAST_LOOK, now
@@ -94,7 +98,7 @@ class Watch:
             self._forget()
 
     def _moves(self, at: float) -> None:
-        self._since, self._next = at, at + self._after / 2
+        self._since, self._next, self.waits = at, at + self._after / 2, ""
         if self._last_until is not None:
             self._last_until = 0.0
         self._forget()
@@ -109,7 +113,9 @@ class Watch:
         self._begun, self._next = now, float("inf")
         # torch needs some seconds for lines of code at the first request, so they come with the second look.
         how = "j" if self.hang is None else "p"
-        argv = [sys.executable, "-I", "-S", "-c", _CODE, str(self._folder), str(self._scratch), how]
+        self._is_last = bool(self._last_until)
+        last = ["last"] if self._is_last else []
+        argv = [sys.executable, "-I", "-S", "-c", _CODE, str(self._folder), str(self._scratch), how, *last]
         with contextlib.suppress(OSError, LaunchFailed):
             self._scratch.mkdir(exist_ok=True)
             log = os.open(self._scratch / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -123,8 +129,11 @@ class Watch:
         result = self._result()
         if self._heard >= self._begun:
             return
-        if result.get("is") == "moving":
+        if result.get("is") == "moving" and self._last_until and not self._is_last:
+            self._next = now  # that look began before the timeout
+        elif result.get("is") == "moving":
             self._moves(self._begun)
+            self.waits = str(result.get("waits") or "")
         elif result.get("is") == "still" and (now >= self._since + self._after or self._last_until):
             self._hangs(result)
             self._next = now + min(_AGAIN, self._after)

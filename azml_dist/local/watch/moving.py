@@ -35,6 +35,8 @@ _LEAST = 0.02
 """The share of a core that idle processes do not take, however many they are."""
 _AT_ONCE = 0.3
 """Seconds between two measurements if there was no look before."""
+_BETWEEN = 1.0
+"""Seconds between the two looks that tell who waits for whom."""
 
 
 class Before(NamedTuple):
@@ -47,8 +49,11 @@ class Before(NamedTuple):
     """Stacks, values and numbers; None if that look saw progress."""
 
 
-def main(folder: str, scratch: str, how: str) -> None:
-    """Entry point: look, and store the result in `scratch`. If the run hangs, `how` is the request to recorders."""
+def main(folder: str, scratch: str, how: str, last: str = "") -> None:
+    """Entry point: look, and store the result in `scratch`. If the run hangs, `how` is the request to recorders.
+
+    If it is the `last` look before the run is ended, it also tells who waits for whom in a run that makes progress.
+    """
     run = RunFolder(folder)
     state = run.read()
     before = _before(Path(scratch, SEEN))
@@ -72,6 +77,8 @@ def main(folder: str, scratch: str, how: str) -> None:
         elif is_still:
             seen = seen if how == "j" else look(run.path, state, how=how.encode(), busy={})
             result |= _what_hangs(state, seen.picture)
+    if last and result["is"] == "moving":
+        result["waits"] = _who_waits(run.path, state)
     _leave(Path(scratch, SEEN), _snapshot(tree, now))
     _leave(Path(scratch, RESULT), result)
 
@@ -216,6 +223,21 @@ def _what_hangs(state: RunState, picture: Picture) -> dict[str, Any]:
     stacks = Stacks.of(state.name, state.status, picture, at=time.time()).to_dict()
     verdict = asdict(verdict_of(found, picture)) if found else None
     return {"verdict": verdict, "stacks": stacks | {"is_moving": False}}
+
+
+def _who_waits(folder: Path, state: RunState) -> str:
+    """Which ranks wait for which, though those compute; empty unless two looks show the same."""
+    looks = [look(folder, state)]
+    time.sleep(_BETWEEN)
+    looks += [look(folder, state)]
+    first, second = (diagnose(one.picture) for one in looks)
+    if first is None or second is None or not (second.odd and second.waiting):
+        return ""
+    is_same = (first.odd, first.waiting) == (second.odd, second.waiting)
+    have_gone_on = any(looks[0].numbers.get(rank) != looks[1].numbers.get(rank) for rank in second.waiting)
+    if not is_same or have_gone_on:
+        return ""
+    return (second if second.frame else first).summary  # the stack of a busy process cannot always be read
 
 
 if __name__ == "__main__":
