@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,12 @@ def torch_extensions() -> str:
     """The value of `TORCH_EXTENSIONS_DIR` with which DeepSpeed starts at once. The first time it takes a minute."""
     folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
     env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    for lock in folder.glob("*/lock"):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "one-at-a-time").open("w") as mine:
+        fcntl.flock(mine, fcntl.LOCK_EX)
         # torch waits without end for whoever was compiling; whoever was killed at it never comes back.
-        with contextlib.suppress(OSError):
-            if time.time() - lock.stat().st_mtime > _LONGEST:
-                lock.unlink()
-    done = subprocess.run([sys.executable, "-c", _BUILD], env=env, capture_output=True, text=True, timeout=_LONGEST)
+        for lock in folder.glob("*/lock"):
+            lock.unlink(missing_ok=True)
+        done = subprocess.run([sys.executable, "-c", _BUILD], env=env, capture_output=True, text=True, timeout=_LONGEST)
     assert done.returncode == 0, f"DeepSpeed could not compile:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return str(folder)
