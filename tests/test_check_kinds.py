@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checking import compute
+from checking import NCCL, compute
 from checking import job as job
 from checking import workspace as workspace
 from emulated import SDK_WARNINGS
@@ -207,11 +207,13 @@ jobs:
     code: {code}
     environment: azureml:torch:1
     limits: {{timeout: 3600}}
+    distribution: {{type: pytorch}}
   train:
     command: python train.py
     code: {code}
     environment: azureml:torch:2
     compute: azureml:nowhere
+    distribution: {{type: pytorch}}
   score:
     type: command
     component: azureml:score:3
@@ -225,9 +227,9 @@ def test_each_step_of_a_pipeline_is_checked(emulator: Emulator, workspace: Works
 
     errors = [(one.code, (one.where or "").rpartition("/")[2]) for one in found.findings if one.level == "error"]
     assert errors == [
-        ("no-such-compute", "pipeline.yml:14: jobs.train.compute"),
-        ("no-such-environment", "pipeline.yml:13: jobs.train.environment"),
-        ("no-such-component", "pipeline.yml:17: jobs.score.component"),
+        ("no-such-compute", "pipeline.yml:15: jobs.train.compute"),
+        ("no-such-environment", "pipeline.yml:14: jobs.train.environment"),
+        ("no-such-component", "pipeline.yml:19: jobs.score.component"),
     ]
     steps = {step["name"]: step for step in found.to_dict()["steps"]}
     assert steps["prepare"]["price"]["ceiling"] == 32.0
@@ -258,7 +260,7 @@ def test_inputs_that_are_downloaded_fit_the_disk(
     code_in(tmp_path / "large", {"a.bin": ""})
     with (tmp_path / "large/a.bin").open("wb") as file:
         file.truncate(70 << 30)  # of zeros that take no room here
-    one = job.with_(node_count=1, distribution=None, inputs={"data": Input(path=str(tmp_path / "large"))})
+    one = job.with_(node_count=1, distribution=PyTorch(), inputs={"data": Input(path=str(tmp_path / "large"))})
     assert codes(workspace.check(one)) == []
     download = {"data": Input(path=str(tmp_path / "large"), mode="download")}
 
@@ -340,6 +342,13 @@ def test_how_certain_it_is_that_a_script_takes_nccl(job: Job, script: str, expec
     assert nccl_of(job.plan()) is expected
 
 
+MPI = """\
+import os
+
+os.environ |= {name: os.environ[f"OMPI_COMM_WORLD_{name}"] for name in ("RANK", "SIZE")}
+"""
+
+
 @pytest.mark.parametrize(
     ("command", "level"),
     [
@@ -352,6 +361,9 @@ def test_how_certain_it_is_that_a_script_takes_nccl(job: Job, script: str, expec
 def test_two_processes_on_a_gpu_fail_only_over_nccl(
     emulator: Emulator, workspace: Workspace, job: Job, command: str, level: str
 ) -> None:
+    assert job.code
+    Path(job.code, "train.py").write_text(f"{MPI}{NCCL}")
+
     found = workspace.check(job.with_(command=command, inputs={}, distribution=Mpi(process_count_per_node=16)))
 
     assert codes(found) == [("more-processes-than-gpus", level)]
