@@ -15,13 +15,11 @@ from azml_dist.errors import DistError
 from azml_dist.verdict.collectives import Difference, Entry, Group, Trace, plain_op, read_trace
 from azml_dist.verdict.hang import Diagnosis, Picture, Seen, diagnose
 from azml_dist.verdict.judge import judge, known_in_part
-from azml_dist.verdict.known import CODE_ROOT, Known, Log
+from azml_dist.verdict.known import CODE_ROOT, DUMP, Known, Log
 from azml_dist.verdict.plain import read_plain
 from azml_dist.verdict.stacks import Stack, from_faulthandler
 from azml_dist.verdict.verdict import Evidence, Verdict
 
-NAME = re.compile(r"(?:^|/)(?:flight_recorder|nccl_trace|comm_lib_trace)_rank_(?P<rank>\d{1,7})$")
-"""Files with dumps: those of `submit --watch-hangs`, and torch's own names."""
 OF_A_HANG = frozenset(
     ["collective-timeout", "collective-mismatch", "hang", "timeout", "canceled", "unknown", "launcher"]
 )
@@ -169,7 +167,7 @@ def _stacks(lines: Sequence[str]) -> list[Stack]:
 def judge_with(known: Known, dumps: Mapping[str, bytes]) -> Verdict | None:
     """The verdict on logs in a folder, and on the dumps beside them."""
     logs = list(known.logs)
-    by_rank = {int(found["rank"]): path for path in dumps if (found := NAME.search(path))}
+    by_rank = {int(found["rank"]): path for path in dumps if (found := DUMP.search(path))}
     left = Left(1 + max([*by_rank, *(log.rank for log in logs if log.rank is not None)], default=0))
     verdict = judge(replace(known, logs=left.listen(logs)))
     if verdict is None or verdict.kind not in OF_A_HANG:

@@ -21,11 +21,10 @@ from azml_dist.errors import DistError, NotFound
 from azml_dist.regular import NO_LINK, kind_of, open_regular
 from azml_dist.status import RunStatus
 from azml_dist.verdict.cut import HEAD, TAIL, Part, beginning, is_needed, last_traceback
-from azml_dist.verdict.dumps import NAME as DUMP
 from azml_dist.verdict.hidden import secret_values
 from azml_dist.verdict.kept import NAME as KEPT
 from azml_dist.verdict.kept import read
-from azml_dist.verdict.known import NAME, Ended, Known, Line, Log, OnPurpose, Said
+from azml_dist.verdict.known import DUMP, NAME, Ended, Known, Line, Log, OnPurpose, Said
 from azml_dist.verdict.order import INDEX, Order
 from azml_dist.verdict.verdict import Verdict
 from azml_dist.words import shown

@@ -13,9 +13,8 @@ from azml_dist.verdict.ends import Statement, statements
 from azml_dist.verdict.frames import by_frames, is_here, is_own
 from azml_dist.verdict.hints import About
 from azml_dist.verdict.known import Known
-from azml_dist.verdict.scan import FINGERPRINT, OF_LAUNCHERS, OF_TRACEBACKS, without_digits
+from azml_dist.verdict.scan import FINGERPRINT, OF_ABORTS_AT_EXIT, OF_LAUNCHERS, OF_TRACEBACKS, without_digits
 from azml_dist.verdict.signatures import (
-    ABORT_AT_EXIT,
     EXCEPTIONS,
     FINISHED,
     NO_ANSWER,
@@ -219,7 +218,7 @@ def hear(stream: Stream, known: Known) -> Heard:
         _of_the_run(stream),
         has_traceback=any(not one.at_the_end for one in found),
         went_on=went_on,
-        aborted_at_exit=any(map(ABORT_AT_EXIT.search, stream.lines[-_LAST:])),
+        aborted_at_exit=any(len(stream.lines) - at <= _LAST for at in stream.scan.lines_with(OF_ABORTS_AT_EXIT)),
         prints=_prints(stream),
         before=stream.lines[max(0, failed_at - _NEAR) : failed_at],
         kernel_count=_kernel_count(stream),

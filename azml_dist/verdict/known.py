@@ -129,6 +129,8 @@ NAME = re.compile(
     r"std_log(?:_process_(?P<rank>\d+)|_node_(?P<node>\d+)(?:_(?P<role>[a-z]+))?)?(?:_rank_\d+)?\.txt$"
 )
 """Azure's names of rank logs, with any number of digits."""
+DUMP = re.compile(r"(?:^|/)(?:flight_recorder|nccl_trace|comm_lib_trace)_rank_(?P<rank>\d{1,7})$")
+"""Files with dumps: those of `submit --watch-hangs`, and torch's own names."""
 CODE_ROOT = re.compile(
     r"^.*?/(?:(?:exe|node_\d+)/wd|azureml-setup/\.\.|workdir|code|nodes/(?:retry_\d+/)?\d+)/|^.*/azureml/[\w-]+/(?:wd|code)/"
 )

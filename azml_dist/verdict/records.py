@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from azml_dist.verdict.known import Line
-from azml_dist.verdict.scan import PREFIX
+from azml_dist.verdict.scan import FRAMES, PREFIX, STREAM
 
 _HEADER = "Traceback (most recent call last)"
-_FRAMES = ('"frames"', '"lineno"', "'lineno'")
-_STREAM = '"stream"'
 _ESCAPED = re.compile(
     r"(?P<quote>(?<!\\)(?:\\\\)*[\"'])?(?P<before>[^\"'\\]{0,400}(?:\\+r)?(?:\\+n)?)"
     r"Traceback \(most recent call last\):(?:\\+r)?(?P<escape>\\+)n"
@@ -45,24 +43,30 @@ _LONGEST = 1 << 20
 """Characters of a line to look into."""
 
 
-def unwrapped(lines: Sequence[Line]) -> Sequence[Line]:
-    """The lines, with those of records taken out of them; the same object if there are none."""
-    texts = [line.text for line in lines]
-    if not any(_HEADER in text or any(word in text for word in _FRAMES) or _STREAM in text for text in texts):
+def unwrapped(lines: Sequence[Line], telling: Sequence[int]) -> Sequence[Line]:
+    """The lines, with those of records taken out of them; the same object if there are none.
+
+    `telling` are the lines that have one of the words of records.
+    """
+    field = _field([lines[at].text for at in telling])
+    parts: dict[int, list[str]] = {}
+    # A collector has put every line into a record, also those that have none of the words.
+    for at in range(len(lines)) if field else telling:
+        text = lines[at].text
+        taken = _of_a_collector(text, field) if field else None
+        inner = text if taken is None else taken
+        found = _of_a_record(inner)
+        if found or taken is not None:
+            parts[at] = found or [inner]
+    if not parts:
         return lines
-    field = _field(texts)
-    found: list[Line] = []
-    for line in lines:
-        taken = _of_a_collector(line.text, field) if field else None
-        inner = line.text if taken is None else taken
-        found += [Line(line.number, text) for text in _of_a_record(inner) or [inner]]
-    return found
+    return [Line(line.number, text) for at, line in enumerate(lines) for text in parts.get(at, [line.text])]
 
 
 def _field(texts: Sequence[str]) -> str | None:
     """The field in which a collector of logs has put each line, if one has."""
     for text in texts:
-        if text[:1] != "{" or not (_HEADER in text or _STREAM in text):
+        if text[:1] != "{" or not (_HEADER in text or STREAM in text):
             continue
         record = _record(text)
         if isinstance(record.get("log"), str) and isinstance(record.get("stream"), str):
@@ -87,7 +91,7 @@ def _of_a_record(text: str) -> list[str] | None:
         after = text.partition(_HEADER)[2].lstrip(":").rstrip()
         if not after or len(text) > _LONGEST:
             return None
-    elif not any(word in text for word in _FRAMES):
+    elif not any(word in text for word in FRAMES):
         return None
     if text[:1].isspace() or not _OF_A_LOG.search(text.replace(_HEADER, "")):
         return None  # a line of code, or a sample

@@ -2427,7 +2427,6 @@ FINISHED = re.compile(
     r"|`Trainer\.fit` stopped|\bmodel saved\b|\bsaved (?:the )?(?:final )?model\b"
 )
 """Lines that show that the work is done."""
-ABORT_AT_EXIT = re.compile(r"terminate called without an active exception|driver shutting down")
 
 
 @cache

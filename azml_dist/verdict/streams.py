@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 
 from azml_dist.verdict.known import Line, Log
 from azml_dist.verdict.records import unwrapped
-from azml_dist.verdict.scan import OF_PREFIXES, PREFIX, TRACEBACK, Scan
+from azml_dist.verdict.scan import OF_PREFIXES, OF_RECORDS, PREFIX, TRACEBACK, Scan
 from azml_dist.verdict.tracebacks import LOGGED_ERROR
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
@@ -44,6 +43,8 @@ class Stream:
     """Indices of lines with torch's prefix, which marks the traceback that ended the process."""
     shared: bool = False
     """Whether several processes wrote to this log."""
+    scanned: Scan | None = field(default=None, compare=False, repr=False)
+    """The words in these lines, if they were looked for before."""
 
     @cached_property
     def text(self) -> str:
@@ -51,20 +52,26 @@ class Stream:
 
     @cached_property
     def scan(self) -> Scan:
-        return Scan(self.lines)
+        return self.scanned or Scan(self.lines)
 
     def end(self, count: int) -> Stream:
         """The last lines of it."""
-        return replace(self, numbers=self.numbers[-count:], lines=self.lines[-count:], marked=frozenset())
+        return replace(self, numbers=self.numbers[-count:], lines=self.lines[-count:], marked=frozenset(), scanned=None)
 
 
 def streams(log: Log) -> list[Stream]:
     """The streams in a log: one if one process wrote it, else one for each process that lines name."""
-    log = replace(log, lines=unwrapped(log.lines))
-    plain = Stream(log.name, log.rank, log.node, [line.number for line in log.lines], _short(log.lines))
-    if not plain.scan.has(OF_PREFIXES):
-        bare = _unlabelled(plain.lines) if plain.scan.has([TRACEBACK]) else plain.lines
-        return [plain if bare is plain.lines else replace(plain, lines=bare)]
+    texts = [line.text for line in log.lines]
+    scan = Scan(texts)
+    lines = unwrapped(log.lines, scan.lines_with(OF_RECORDS))
+    if lines is not log.lines:
+        log = replace(log, lines=lines)
+        texts = [line.text for line in lines]
+        scan = Scan(texts)
+    if not scan.has(OF_PREFIXES):
+        bare = _unlabelled(_short(texts), scan.lines_with([TRACEBACK]))
+        numbers = [line.number for line in log.lines]
+        return [Stream(log.name, log.rank, log.node, numbers, bare, scanned=scan if bare is texts else None)]
     taken = [(Line(line.number, text), marked, by) for line in log.lines for text, marked, by in [_bare(line.text)]]
     named = {by for _, _, by in taken if by is not None}
     if not named or named == {log.rank}:
@@ -87,17 +94,20 @@ def _stream(
     kept = list(taken)
     marked = frozenset(index for index, (_, marked, _) in enumerate(kept) if marked)
     numbers = [line.number for line, _, _ in kept]
-    lines = _unlabelled([line.text[:_LONGEST] for line, _, _ in kept])
+    short = [line.text[:_LONGEST] for line, _, _ in kept]
+    lines = _unlabelled(short, [at for at, line in enumerate(short) if TRACEBACK in line])
     return Stream(log.name, rank, log.node, numbers, lines, marked, shared)
 
 
-def _unlabelled(lines: Sequence[str]) -> Sequence[str]:
+def _unlabelled(lines: Sequence[str], begins: Sequence[int]) -> Sequence[str]:
     """The lines without what a logger or a collector of logs has put before each line of a traceback, such as a time.
 
-    The first line of a traceback that was logged as an error keeps it, since the script may have caught the exception.
+    `begins` are the lines at which tracebacks may begin. The first line of one that was logged as an error keeps its
+    label, since the script may have caught the exception.
     """
-    labels = {label for one, below in pairwise(lines) if _HEADER in one and (label := _label(one, below))}
-    lines = _dedented(lines)
+    begins = [at for at in begins if _HEADER in lines[at]]
+    labels = {label for at in begins for below in lines[at + 1 : at + 2] if (label := _label(lines[at], below))}
+    lines = _dedented(lines, begins)
     if not labels:
         return lines
     pattern = re.compile("|".join(sorted(labels, key=len, reverse=True)))
@@ -109,17 +119,17 @@ def _unlabelled(lines: Sequence[str]) -> Sequence[str]:
     ]
 
 
-def _dedented(lines: Sequence[str]) -> Sequence[str]:
+def _dedented(lines: Sequence[str], begins: Sequence[int]) -> Sequence[str]:
     """The lines without the margin of a traceback that is in a column, as rich's handler and pip write it.
 
     The column may be narrow, which breaks the lines that name a place: they are put together again.
     """
-    margins = [len(begun["margin"]) if _HEADER in line and (begun := _MARGIN.match(line)) else 0 for line in lines]
-    if not any(margins):
+    margins = {at: len(begun["margin"]) for at in begins if (begun := _MARGIN.match(lines[at]))}
+    if not margins:
         return lines
     found, margin = list(lines), 0
     for at, line in enumerate(lines):
-        margin = margins[at] or (margin if not line.strip() or line[:margin].isspace() else 0)
+        margin = margins.get(at) or (margin if not line.strip() or line[:margin].isspace() else 0)
         found[at] = line[margin:].rstrip() if margin else line
         if margin and (broken := _BROKEN.match(found[at])):
             found[at] = _joined(broken[0], lines[at + 1 : at + _PIECES], margin)
@@ -145,8 +155,7 @@ def _label(header: str, below: str) -> str | None:
     return pattern if found and below[found.end() :].startswith('  File "') else None
 
 
-def _short(lines: Sequence[Line]) -> list[str]:
-    texts = [line.text for line in lines]
+def _short(texts: list[str]) -> list[str]:
     return texts if max(map(len, texts), default=0) <= _LONGEST else [text[:_LONGEST] for text in texts]
 
 
