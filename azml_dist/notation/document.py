@@ -85,6 +85,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             return _tag_of(value)
         return super().resolve(kind, value, implicit)
 
+    def descend_resolver(self, *_: Any) -> None:
+        """PyYAML follows each path for resolvers of paths, which nothing here has."""
+
+    def ascend_resolver(self) -> None:
+        """See `descend_resolver`."""
+
 
 @lru_cache(maxsize=4096)
 def _tag_of(word: str) -> str:
@@ -134,7 +140,6 @@ def parse_value(text: str) -> Any:
 
 
 def _text_of(path: str, what: str) -> str:
-    file = Path(path)
     if is_waited_for(path):
         raise JobError(f"{path} is a {kind_of(path)}, not a {what} file", hint="write it to a file")
     try:
@@ -143,7 +148,7 @@ def _text_of(path: str, what: str) -> str:
             if len(raw) == _PAGE:
                 raw += stream.read(MAX_BYTES + 1 - _PAGE)
     except IsADirectoryError:
-        inside = sorted(p.name for p in file.glob("*.y*ml"))[:3]
+        inside = sorted(p.name for p in Path(path).glob("*.y*ml"))[:3]
         hint = f"it contains {', '.join(inside)}" if inside else "it contains no YAML file"
         raise JobError(f"{path} is a folder, not a {what} file", hint=hint) from None
     except FileNotFoundError:
