@@ -6,10 +6,12 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import wrap
 
 from bench import rows
 from bench.measure import BenchError, Row
@@ -51,15 +53,15 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="number of runs for each median")
     args = parser.parse_args()
 
-    found: list[Row] = []
+    found: dict[str, list[Row]] = {}
     try:
-        for row in _measured(args.only or list(rows.ALL), args.runs):
-            found.append(row)
+        for name, row in _measured(args.only or list(rows.ALL), args.runs):
+            found.setdefault(name, []).append(row)
             print(_line(row), file=sys.stderr, flush=True)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    text = "\n".join([INTRO, _machine(args.runs), "", *_table(found), NOTES])
+    text = "\n".join([INTRO, _machine(args.runs), _parts(found), "", *_table(chain(*found.values())), NOTES])
     print(text)
     if args.file:
         args.file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,16 +69,23 @@ def main() -> int:
     return 0
 
 
-def _measured(names: list[str], runs: int) -> Iterator[Row]:
+def _measured(names: list[str], runs: int) -> Iterator[tuple[str, Row]]:
     with TemporaryDirectory(prefix="bench-") as folder:
         os.environ["AZML_DIST_ROOT"] = str(Path(folder, "runs"))  # keep them apart from the user's own runs
         for name in _SLOWS_PYTHON:
             os.environ.pop(name, None)
         for name in names:
-            yield from rows.ALL[name](Path(folder, name), runs)
+            yield from ((name, row) for row in rows.ALL[name](Path(folder, name), runs))
 
 
-def _table(found: list[Row]) -> list[str]:
+def _parts(found: Collection[str]) -> str:
+    """Which parts there are, so that a table that lacks one says so."""
+    lacking = [name for name in rows.ALL if name not in found]
+    text = f"Measured, each also with `python -m bench --only NAME`: {', '.join(found)}."
+    return "\n".join(wrap(text + (f" Not measured here: {', '.join(lacking)}." if lacking else ""), 118))
+
+
+def _table(found: Iterable[Row]) -> list[str]:
     head = ["| what | here | against | ratio | target | |", "|---|---|---|---|---|---|"]
     return [*head, *map(_line, found)]
 
