@@ -54,7 +54,7 @@ def other_kind(data: Mapping[str, Any]) -> str | None:
     is_asset = "component" in schema or "version" in data
     if is_asset and kind.removesuffix("_component") in _COMPONENTS:
         return _COMPONENTS[kind.removesuffix("_component")]
-    if found := next((what for end, what in _OF_A_SCHEMA.items() if schema.endswith(end)), None):
+    if schema and (found := next((what for end, what in _OF_A_SCHEMA.items() if schema.endswith(end)), None)):
         return found
     if kind in _OF_A_TYPE or (kind.removesuffix("_component") in _COMPONENTS and kind.endswith("_component")):
         return _OF_A_TYPE.get(kind) or _COMPONENTS[kind.removesuffix("_component")]

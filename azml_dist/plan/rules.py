@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from glob import glob
 from itertools import islice
 from pathlib import Path
@@ -46,7 +47,7 @@ def problems_of(job: JobFields) -> Iterator[Problem]:
 def _too_many(job: JobFields) -> Iterator[Problem]:
     """More processes than anybody starts, so a typo."""
     kind = job.distribution
-    tasks = sum(getattr(kind, name, None) or 0 for name in ("worker_count", "parameter_server_count"))
+    tasks = (kind.worker_count or 0) + kind.parameter_server_count if isinstance(kind, TensorFlow) else 0
     count = max(job.node_count * job.process_count_per_node, tasks)
     if count > MAX_PROCESSES:
         figure = f"{count:,}" if count < 10**12 else "more than a trillion"
@@ -246,6 +247,9 @@ def _code_folder(job: JobFields) -> Iterator[Problem]:
 
 
 def _holds_a_file(folder: str) -> bool:
+    with suppress(OSError), os.scandir(folder) as entries:
+        if any(entry.is_file() for entry in entries):
+            return True
     # Bounded, since links may form circles; the snapshot reports those.
     walk = islice(os.walk(folder, followlinks=True), 10_000)
     return any(files for _, _, files in walk) or any(map(os.path.islink, glob(os.path.join(folder, "*"))))
