@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from functools import partial
 
 from azml_dist.errors import Finding
 from azml_dist.notation import shell
-from azml_dist.script.look import Look
+from azml_dist.script.look import Look, is_about_a_rank
 from azml_dist.script.source import Module, is_main_block
 from azml_dist.script.variables import is_environ
 from azml_dist.words import late, plural
@@ -16,8 +18,12 @@ _LOCAL = frozenset(["localhost", "127.0.0.1", "::1", "0.0.0.0"])
 _LOCAL_URL = late(r"tcp://(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0)\b")
 _LOCAL_ENDPOINT = late(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::\d+)?")
 _SET_IN_THE_COMMAND = late(r"\bMASTER_ADDR=[\"']?(localhost|127\.0\.0\.1)\b")
-_METHOD = 1
-"""The place of `init_method` in `init_process_group`."""
+_OF_A_NODE = late(r"(?:file://)?/(?:tmp|dev/shm|var/tmp|run)/.")
+"""Folders that each node has for itself."""
+_METHOD, _SIZE = 1, 3
+"""The places of `init_method` and `world_size` in `init_process_group`."""
+_STORE_SIZE, _STORE_MASTER = 2, 3
+"""Those of `world_size` and `is_master` in `TCPStore`."""
 
 
 def of_masters(look: Look) -> Iterator[Finding]:
@@ -26,14 +32,8 @@ def of_masters(look: Look) -> Iterator[Finding]:
         return
     yield from _in_the_command(look)
     yield from _in_the_environment(look)
-    for module, call in look.calls("torch.distributed.init_process_group"):
-        method = next((k.value for k in call.keywords if k.arg == "init_method"), None)
-        method = method or (call.args[_METHOD] if len(call.args) > _METHOD else None)
-        address = _address(look, method)
-        if _LOCAL_URL.match(address):
-            hint = "remove `init_method`: torch then reads MASTER_ADDR and MASTER_PORT"
-            message = f"the processes meet at {address}, {_but(look)}"
-            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
+    yield from _in_the_call(look)
+    yield from _in_a_store(look)
 
 
 def _but(look: Look) -> str:
@@ -41,12 +41,110 @@ def _but(look: Look) -> str:
     return f"but the job has {nodes}: each node would wait for its own rank 0"
 
 
+def _in_the_call(look: Look) -> Iterator[Finding]:
+    """`init_process_group(init_method="tcp://localhost:…")`, and the like."""
+    for module, call in look.calls("torch.distributed.init_process_group", "deepspeed.init_distributed"):
+        at = _METHOD if module.full_name(call.func).startswith("torch.") else len(call.args)
+        address = _address(look, _given(call, "init_method", at))
+        if _is_of_one_node(look, module, call, _given(call, "world_size", _SIZE)):
+            continue
+        hint = "remove `init_method`: torch then reads MASTER_ADDR and MASTER_PORT"
+        if _LOCAL_URL.match(address):
+            message = f"the processes meet at {address}, {_but(look)}"
+            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
+        elif _OF_A_NODE.match(address):
+            message = f"the processes meet at {address}, {_but_each_has_its_own(look)}"
+            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
+
+
+def _in_a_store(look: Look) -> Iterator[Finding]:
+    """`TCPStore("localhost", …)` and `FileStore("/tmp/…")`, for the ranks of all nodes."""
+    for module, call in look.calls("torch.distributed.TCPStore"):
+        address, master = _address(look, _given(call, "host_name", 0)), _given(call, "is_master", _STORE_MASTER)
+        if address not in _LOCAL or _is_of_one_node(look, module, call, _given(call, "world_size", _STORE_SIZE)):
+            continue
+        is_of_one_rank = master is not None and is_about_a_rank(module, master) and "local" not in ast.unparse(master)
+        if is_of_one_rank or _is_for_a_group(look, module, call):
+            message = f"the store of the processes is on {address}, {_but(look)}"
+            hint = 'write `TCPStore(os.environ["MASTER_ADDR"], …)`, or leave the store to `init_process_group()`'
+            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
+    for module, call in look.calls("torch.distributed.FileStore"):
+        path = _address(look, _given(call, "file_name", 0))
+        is_of_one = _is_of_one_node(look, module, call, _given(call, "world_size", 1))
+        if _OF_A_NODE.match(path) and not is_of_one and _is_for_a_group(look, module, call):
+            message = f"the store of the processes is the file {path}, {_but_each_has_its_own(look)}"
+            hint = "leave the store to `init_process_group()`, which reads MASTER_ADDR and MASTER_PORT"
+            yield from look.finding("master-on-every-node", look.level(call), (module, call), message, hint)
+
+
+def _but_each_has_its_own(look: Look) -> str:
+    nodes = plural(look.job.node_count, "node")
+    return f"but the job has {nodes}, and each has its own: its ranks wait there for those of the others"
+
+
+def _given(call: ast.Call, name: str, place: int) -> ast.expr | None:
+    by_name = next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
+    return by_name or (call.args[place] if len(call.args) > place else None)
+
+
+_ONE_PROCESS = late(r"(?i)environ|getenv|\bsingle|local|debug|launcher|slurm|mpi")
+_SEVERAL = late(r"(?i)environ|getenv|distrib|world|rank|ddp|multi|num_gpus|ngpus|device_count")
+
+
+def _is_of_one_node(look: Look, module: Module, call: ast.Call, size: ast.expr | None) -> bool:
+    """Whether a call is for one process, or for those of one node: by its size, or by what is tested before it."""
+    if size is not None and re.search(r"(?i)local|per_node|device_count", ast.unparse(size)):
+        return True
+    if (count := look.number(size)) is not None and count in (1, look.per_node):
+        return True
+    for parent, child in module.above(call):
+        if isinstance(parent, ast.If | ast.IfExp) and not is_main_block(parent) and child is not parent.test:
+            is_else = child is parent.orelse or (isinstance(parent, ast.If) and child in parent.orelse)
+            if (_SEVERAL if is_else else _ONE_PROCESS).search(ast.unparse(parent.test)):
+                return True
+        if isinstance(parent, ast.ExceptHandler):
+            return True
+    return any(map(_has_met, module.before(call)))
+
+
+def _has_met(node: ast.stmt) -> bool:
+    """`if "RANK" in os.environ: init_process_group(); return`."""
+    is_left = isinstance(node, ast.If) and any(isinstance(inner, ast.Return) for inner in ast.walk(node))
+    return is_left and "init_process_group" in ast.unparse(node)
+
+
+def _is_for_a_group(look: Look, module: Module, store: ast.Call) -> bool:
+    """Whether `init_process_group` gets a store: as it is, or by its name."""
+    names = {
+        ast.unparse(target)
+        for node in module.nodes
+        if isinstance(node, ast.Assign) and node.value is store
+        for target in node.targets
+    }
+    for other, call in look.calls("torch.distributed.init_process_group"):
+        given = next((keyword.value for keyword in call.keywords if keyword.arg == "store"), None)
+        if given is store or (other is module and given is not None and ast.unparse(given) in names):
+            return True
+    return False
+
+
 def _address(look: Look, node: ast.expr | None) -> str:
     """An address as far as it is known: of `f"tcp://localhost:{port}"`, all but the port."""
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
+        return "".join(map(partial(_part, look), parts))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _part(look, node.left) + _part(look, node.right)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        filled = [_part(look, one) for one in node.args]
+        return re.sub(r"\{\d*\}", lambda _: filled.pop(0) if filled else "…", _address(look, node.func.value))
     value = look.value(node)
     return value if isinstance(value, str) else ""
+
+
+def _part(look: Look, node: ast.expr) -> str:
+    value = look.value(node)
+    return str(value) if isinstance(value, str | int) else _address(look, node) or "…"
 
 
 def _in_the_command(look: Look) -> Iterator[Finding]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from azml_dist.errors import Finding
 from scriptscore.cases import CASES, Case, job_of
+from scriptscore.further import FURTHER
 from scriptscore.idioms import IDIOMS
 from scriptscore.modern import MODERN
 
-EVERY = [*CASES, *IDIOMS, *MODERN]
+EVERY = [*CASES, *IDIOMS, *MODERN, *FURTHER]
 
 CODES = tuple(dict.fromkeys(case.code for case in EVERY))
 

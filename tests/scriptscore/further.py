@@ -1,0 +1,102 @@
+"""Ways to the same mistakes that are less often seen: stores, names for variables, packages as scripts, other files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scriptscore.cases import TORCH, Case
+
+_GROUP = "import os\nimport torch\nimport torch.distributed as dist\n"
+_RANKED = _GROUP + "rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])\n"
+
+
+def _case(code: str, level: str | None, script: str, job: dict[str, Any], command: str = "", **others: str) -> Case:
+    files = {name.replace("___", ".").replace("__", "/"): text for name, text in others.items()}
+    return Case(code, level, script, {**job, "command": command} if command else job, files)
+
+
+def _meeting(level: str | None, script: str, job: dict[str, Any] = TORCH) -> Case:
+    return _case("master-on-every-node", level, _RANKED + script, job)
+
+
+_MASTERS = [
+    _meeting("error", "store = dist.TCPStore('localhost', 29500, world, rank == 0)\n"),
+    _meeting(
+        "error",
+        "store = dist.TCPStore(host_name='127.0.0.1', port=1234, world_size=world, is_master=(rank == 0))\n"
+        "dist.init_process_group('gloo', store=store, rank=rank, world_size=world)\n",
+    ),
+    _meeting(
+        "error",
+        "s = dist.FileStore('/tmp/store', world)\ndist.init_process_group('gloo', store=s, rank=rank, world_size=8)\n",
+    ),
+    _meeting(
+        "error",
+        "dist.init_process_group('gloo', store=dist.FileStore('/dev/shm/a', world), rank=rank, world_size=world)\n",
+    ),
+    _meeting("error", "dist.init_process_group('gloo', init_method='file:///tmp/meet', rank=rank, world_size=world)\n"),
+    _meeting(
+        "error",
+        "HOST = 'localhost'\nURL = 'tcp://{}:{}'.format(HOST, 29500)\n"
+        "dist.init_process_group('gloo', init_method=f'tcp://{HOST}:29500', rank=rank, world_size=world)\n",
+    ),
+    _meeting(
+        "error",
+        "PORT = 29500\n"
+        "dist.init_process_group('gloo', 'tcp://{}:{}'.format('127.0.0.1', PORT), rank=rank, world_size=world)\n",
+    ),
+    _meeting("error", "import deepspeed\ndeepspeed.init_distributed(init_method='tcp://localhost:29500')\n"),
+    _meeting(
+        "warning",
+        "def setup(distributed):\n    if distributed:\n"
+        "        dist.init_process_group('nccl', 'tcp://127.0.0.1:1', rank=rank, world_size=world)\nsetup(True)\n",
+    ),
+    _meeting(
+        "warning",
+        "def setup():\n    if 'RANK' not in os.environ:\n        return\n"
+        "    dist.init_process_group('nccl', 'tcp://127.0.0.1:1', rank=rank, world_size=world)\nsetup()\n",
+    ),
+    # For the ranks of one node.
+    _meeting(
+        None,
+        "local = int(os.environ['LOCAL_RANK'])\nstore = dist.TCPStore('localhost', 29501, 4, local == 0)\n",
+    ),
+    _meeting(
+        None,
+        "local = int(os.environ['LOCAL_RANK'])\nlocal_world = 4\n"
+        "store = dist.TCPStore('localhost', 29501, local_world, is_master=local == 0)\n",
+    ),
+    _meeting(None, "store = dist.TCPStore(os.environ['MASTER_ADDR'], 29501, world, rank == 0)\n"),
+    _meeting(None, "store = dist.TCPStore('localhost', 0, is_master=True)\n"),
+    _meeting(None, "store = dist.TCPStore('localhost', 29500, world, rank == 0)\n", {**TORCH, "node_count": 1}),
+    _meeting(None, "cache = dist.FileStore('/tmp/cache', 4)\ncache.set('a', 'b')\n"),
+    _meeting(
+        None,
+        "import sys\nshared = sys.argv[1]\n"
+        "dist.init_process_group('gloo', init_method=f'file://{shared}/meet', rank=rank, world_size=world)\n",
+    ),
+    # For a single process, without a launcher.
+    _meeting(
+        None,
+        "if 'RANK' in os.environ:\n    dist.init_process_group('nccl')\nelse:\n"
+        "    dist.init_process_group('nccl', init_method='tcp://localhost:1234', rank=0, world_size=1)\n",
+    ),
+    _meeting(
+        None,
+        "def setup():\n    if int(os.environ.get('WORLD_SIZE', 1)) > 1:\n        dist.init_process_group('nccl')\n"
+        "        return\n    dist.init_process_group('gloo', 'file:///tmp/one', rank=0, world_size=world)\nsetup()\n",
+    ),
+    _meeting(
+        None,
+        "try:\n    dist.init_process_group('nccl')\nexcept ValueError:\n"
+        "    dist.init_process_group('gloo', 'tcp://localhost:1', rank=rank, world_size=world)\n",
+    ),
+    _meeting(
+        None,
+        "import sys\ndebug = '--debug' in sys.argv\nurl = 'env://'\nif debug:\n"
+        "    dist.init_process_group('gloo', 'tcp://localhost:1', rank=rank, world_size=world)\n"
+        "else:\n    dist.init_process_group('nccl')\n",
+    ),
+]
+
+FURTHER = [*_MASTERS]
