@@ -241,15 +241,15 @@ def test_one_defect_gives_exactly_one_finding(emulator: Emulator, workspace: Wor
 
 
 REQUESTS = {
-    "computes.get": None,
-    "computes.list": None,
-    "computes.listNodes": None,
-    "vmSizes.list": "the VM sizes of eastus",
-    "usages.list": "the quota in eastus",
-    "environments.get": "environment `torch:1`",
-    "data.get": "data `digits:1`",
+    "computes.get": [],
+    "computes.list": [],
+    "computes.listNodes": [],
+    "vmSizes.list": ["the VM sizes of eastus", "the quota in eastus"],
+    "usages.list": ["the quota in eastus"],
+    "environments.get": ["environment `torch:1`"],
+    "data.get": ["data `digits:1`"],
 }
-"""Each request of a check of the job above, and what is not checked where it fails; None: nothing that counts."""
+"""Each request of a check of the job above, and what is not checked where it fails."""
 FAULTS = {
     "403": answer(403, message="Forbidden."),
     "404": answer(404),
@@ -272,7 +272,7 @@ def test_each_request_may_fail_without_harm(emulator: Emulator, workspace: Works
 
         assert not found.is_refused, route
         # Without its size, the fit of the processes cannot be judged, and so no finding comes of it.
-        assert [one.what for one in found.not_checked] == ([what] if what else []), route
+        assert [one.what for one in found.not_checked] == what, route
 
 
 def test_a_cluster_that_may_not_be_read(emulator: Emulator, workspace: Workspace, job: Job) -> None:
@@ -282,6 +282,31 @@ def test_a_cluster_that_may_not_be_read(emulator: Emulator, workspace: Workspace
 
     assert found.findings == []
     assert [one.what for one in found.not_checked] == ["compute `gpu-cluster`"]
+
+
+def test_without_the_vm_sizes_the_quota_is_not_checked(emulator: Emulator, workspace: Workspace, job: Job) -> None:
+    there = job.with_(compute=None, instance_type="Standard_ND96amsr_A100_v4")
+    emulator.workspace.forbidden = {"vmSizes.list"}
+    unread = [dict(workspace.check(one).not_checked) for one in (job, there)]
+    emulator.workspace.forbidden = {"vmSizes.list", "usages.list"}
+    neither = dict(workspace.check(job).not_checked)
+
+    why = "quota counts vCPUs, and without the VM sizes it is unknown how many a node has"
+    assert [one["the quota in eastus"] for one in unread] == [why, why]
+    assert neither["the quota in eastus"].startswith("not allowed: this requires the role")
+
+
+def test_without_the_region_nothing_of_serverless_compute_is_checked(
+    emulator: Emulator, workspace: Workspace, job: Job
+) -> None:
+    emulator.workspace.forbidden = {"workspaces.get"}
+
+    found = workspace.check(job.with_(compute=None, instance_type="Standard_ND96amsr_A100_v4"))
+
+    assert [one.what for one in found.not_checked] == [
+        "the region of the workspace",
+        "size, quota and price of serverless compute",
+    ]
 
 
 def test_a_busy_cluster_whose_nodes_may_not_be_listed(emulator: Emulator, workspace: Workspace, job: Job) -> None:
@@ -313,7 +338,7 @@ def test_a_refusal_names_the_role_that_is_missing(
 ) -> None:
     emulator.workspace.forbidden = {route}
 
-    assert [role in one.why for one in workspace.check(job).not_checked] == [True]
+    assert role in workspace.check(job).not_checked[0].why
 
 
 def test_a_check_that_can_ask_nothing_is_an_error(emulator: Emulator, workspace: Workspace, job: Job) -> None:

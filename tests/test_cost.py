@@ -240,6 +240,16 @@ def test_what_a_run_has_cost_is_an_estimate(emulator: Emulator, workspace: Works
     assert found.to_dict()["is_estimate"] is True
 
 
+def test_the_cost_on_spot_nodes_is_a_maximum(emulator: Emulator, workspace: Workspace, job: Job) -> None:
+    compute(emulator, priority="LowPriority")
+    run = AzureML(workspace).submit(job)
+    ended(emulator, run, 30)
+
+    told = cli(emulator, "status", run.name)
+
+    assert "cost  at most about 32.00 $ so far, estimated: 2 nodes x up to 32.00 $ an hour, 30 min" in told.stdout
+
+
 def test_the_time_that_a_run_has_cost_is_written_for_people() -> None:
     rate = Rate(2, HourPrice(32.0, "USD"), spot=False, as_of="2026-11-28", place="eastus")
 

@@ -48,11 +48,11 @@ class Cost(NamedTuple):
         price, nodes = self.rate.price, plural(self.rate.nodes, "node")
         if price is None or self.so_far is None:
             return f"unknown: no price of the {nodes} can be read"
-        spot = "up to " if self.rate.spot else ""
+        about, each = ("at most about", "up to ") if self.rate.spot else ("about", "")
         return (
-            f"about {spot}{money(self.so_far, price.currency)} so far, estimated: {nodes} x"
-            f" {money(price.amount, price.currency)} an hour, {duration(self.seconds)}, list price of {self.rate.place}"
-            f" of {self.rate.as_of}; preparing and idle time come on top"
+            f"{about} {money(self.so_far, price.currency)} so far, estimated: {nodes} x"
+            f" {each}{money(price.amount, price.currency)} an hour, {duration(self.seconds)}, list price of"
+            f" {self.rate.place} of {self.rate.as_of}; preparing and idle time come on top"
         )
 
     def to_dict(self) -> dict[str, Any]:

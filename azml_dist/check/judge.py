@@ -125,12 +125,12 @@ def _serverless(part: Part, facts: Facts) -> tuple[Checked, list[Said]]:
         why = "the job sets no `instance_type`, so Azure ML chooses one"
         return _checked(part, facts, None, None), [NotChecked("size, quota and price of serverless compute", why)]
     if isinstance(region, Unknown):
-        return _checked(part, facts, None, None), [NotChecked("the region of the workspace", region.why)]
+        follows = NotChecked("size, quota and price of serverless compute", "the region of the workspace is unknown")
+        return _checked(part, facts, None, None), [NotChecked("the region of the workspace", region.why), follows]
     size, said = _size(name, region, facts, "instance_type", has_nodes=False)
     checked = _checked(part, facts, None, size)
-    if size is None:
-        return checked, said
-    said += fit_findings(part, size, None)
+    if size:
+        said += fit_findings(part, size, None)
     rows, about_quota = _quota(part, size, region, facts, "instance_type", is_spot=checked.price.spot, nodes=Nodes())
     return checked._replace(quota=rows, wait=_wait(about_quota)), [*said, *about_quota]
 
@@ -160,11 +160,14 @@ def _size(
 def _quota(
     part: Part, size: Size | None, location: str, facts: Facts, where: str, *, is_spot: bool, nodes: Nodes
 ) -> tuple[list[Row], list[Said]]:
-    if size is None:
-        return [], []
     usages = facts.usages.get(location, NOT_ASKED)
+    if size is None and not _is_unread(facts, location):
+        return [], []  # a size that is not offered, or has no name, needs no quota
     if isinstance(usages, Unknown):
         return [], [NotChecked(f"the quota in {location}", usages.why)]
+    if size is None:
+        why = "quota counts vCPUs, and without the VM sizes it is unknown how many a node has"
+        return [], [NotChecked(f"the quota in {location}", why)]
     new = max(0, part.nodes - nodes.idle)
     rows = quota.rows(usages, size, is_spot=is_spot, new_nodes=new)
     said: list[Said] = [NotChecked(f"the quota in {location}", why) for why in quota.missing_rows(rows, size)]
@@ -175,6 +178,12 @@ def _quota(
     elif nodes.allocated < part.nodes:
         said += quota.own_findings(own, size, part.nodes, where, is_spot=is_spot)
     return rows, [*said, *quota.findings(rows, size, part.nodes, where, there=nodes.allocated)]
+
+
+def _is_unread(facts: Facts, location: str) -> bool:
+    """Whether the sizes of a region are not known, or none of them."""
+    sizes = facts.sizes.get(location, NOT_ASKED)
+    return isinstance(sizes, Unknown) or not sizes
 
 
 _NOT_NEEDED = "a check sends few requests, and others mattered more"
