@@ -1,6 +1,6 @@
 """What a verdict costs: over many ranks, at the end of a local run, and on Azure ML.
 
-`python -m bench.verdict judge|local FOLDER` and `python -m bench.verdict follow NAME` are measured as processes.
+`python -m bench.verdict judge|judge-unlike COUNT`, `local FOLDER` and `follow NAME` are measured as processes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from statistics import median
+from string import ascii_lowercase
 from typing import Any
 
 from bench.azure import client_env, storage
@@ -35,6 +37,8 @@ def verdicts(place: Path, runs: int) -> Iterator[Row]:
     took = median(float(_asked("judge", str(RANKS)).split()[0]) for _ in range(runs))
     what = f"the verdict over {RANKS} ranks x {TAIL // 1000} kB of text that was read: processor time"
     yield held(what, in_seconds(took), took, 0.3, unit="s")
+    took = median(float(_asked("judge-unlike", str(RANKS)).split()[0]) for _ in range(runs))
+    yield Row("the same, if no two lines of all these logs are alike", in_seconds(took), "", None, None)
     took = median(_of_a_local_run(place / f"run-{number}") for number in range(runs))
     what = "the verdict at the end of a local run that fails, with what it imports: processor time"
     yield held(what, in_seconds(took), took, 0.05, unit="s")
@@ -90,26 +94,29 @@ def _followed(place: Path, azurite: Any, authority: Any) -> str:
         return _asked("follow", "many", cwd=place, env=env)
 
 
-def _text(rank: int, size: int, error: str) -> str:
-    """A log as training scripts write it, with a traceback at its end."""
+def _text(rank: int, size: int, error: str, *, unlike: bool = False) -> str:
+    """A log as training scripts write it, with a traceback at its end; `unlike` adds a random word to each line."""
     lines: list[str] = []
     left = size
+    chance = Random(rank)
     while left > 0:
         step = len(lines)
         loss = (rank * 7919 + step * 104729) % 1_000_003 / 1_000_003
         lines.append(f"2026-11-28 10:{step % 60:02}:12 INFO trainer: epoch 3 step {step} loss {loss:.6f} lr 0.0003")
+        if unlike:
+            lines[-1] += " batch " + "".join(chance.choices(ascii_lowercase, k=16))
         left -= len(lines[-1]) + 1
     way = '  File "/mnt/azureml/cr/j/0a1b2c/exe/wd/train.py", line 12, in main\n    step()'
     return "\n".join([*lines, "Traceback (most recent call last):", way, error]) + "\n"
 
 
-def _judge(ranks: int) -> str:
+def _judge(ranks: int, *, unlike: bool = False) -> str:
     from azml_dist.verdict.judge import judge
     from azml_dist.verdict.known import Known, Line, Log
 
     logs = []
     for rank in range(ranks):
-        text = _text(rank, TAIL, "KeyError: 'labels'" if rank == _CULPRIT else _LOST)
+        text = _text(rank, TAIL, "KeyError: 'labels'" if rank == _CULPRIT else _LOST, unlike=unlike)
         lines = [Line(number, line) for number, line in enumerate(text.splitlines(), 1)]
         logs.append(Log(f"user_logs/std_log_process_{rank}.txt", lines, rank))
     began = time.process_time()
@@ -164,8 +171,8 @@ def _submit(name: str) -> str:
 def main() -> None:
     what, argument = sys.argv[1:]
     warnings.simplefilter("ignore")
-    if what == "judge":
-        print(_judge(int(argument)))
+    if what in ("judge", "judge-unlike"):
+        print(_judge(int(argument), unlike=what == "judge-unlike"))
     elif what == "local":
         print(_local(Path(argument)))
     else:
