@@ -244,9 +244,14 @@ class _Reader:
             if word.text in ("-m", "--module") and i + 1 < len(words):
                 following = next((j for j in range(i + 1, len(words)) if not words[j].text.startswith("-")), i + 1)
                 return self._module(words[following].text, words[following + 1 :], folder, launcher, certain)
-            if word.text.endswith(".py") and not word.text.startswith("-"):
+            if not word.text.startswith("-") and (word.text.endswith(".py") or self._starts_by_folder(folder, word)):
                 return self._entry(words[i:], folder, launcher, certain)
         return None
+
+    def _starts_by_folder(self, folder: str, word: Word) -> bool:
+        """Whether a word is a folder of the code that Python starts: one with a `__main__.py`."""
+        path = _joined(folder, word)
+        return path is not None and posixpath.join(path, "__main__.py") in self._files
 
     def _module(
         self, name: str, arguments: Sequence[Word], folder: str, launcher: str | None, certain: bool
@@ -257,15 +262,18 @@ class _Reader:
         )._replace(folder=folder)
         for root in (folder, *(posixpath.normpath(posixpath.join(folder, one)) for one in self._paths)):
             start = "" if root == "." else root
-            for path in (posixpath.join(start, f"{file}.py"), posixpath.join(start, file, "__main__.py")):
+            places = [posixpath.join(start, f"{file}.py"), posixpath.join(start, file, "__main__.py")]
+            for path in reversed(places) if self._is_package(posixpath.join(start, file)) else places:
                 if path in self._files:
                     return missing._replace(path=path, root=start)
+        if self._is_package(package := posixpath.join(folder, file)):
+            return missing._replace(path=f"{package}/__main__.py")
         # None that is installed is a package of the code.
         is_own = "." in name and self._is_package(posixpath.join(folder, name.split(".")[0]))
         return missing if is_own else None
 
-    def _is_there(self, path: str) -> bool:
-        return path in self._files or any(one.startswith(f"{path}/") for one in self._files)
+    def _is_folder(self, path: str) -> bool:
+        return any(one.startswith(f"{path}/") for one in self._files)
 
     def _is_package(self, folder: str) -> bool:
         return f"{folder}/__init__.py" in self._files
@@ -274,11 +282,11 @@ class _Reader:
         if not words or not words[0].known:
             return None
         path = _joined(folder, words[0])
-        if not words[0].text.endswith(".py") and (not path or self._is_there(path)):
-            return None  # a folder or a file that Python starts, which is not read here
-        return (
-            path and Entry(path, tuple(words[1:]), launcher, certain, frozenset(), False, False, False, folder)
-        ) or None
+        if path is not None and (not path or self._is_folder(path)):
+            path = posixpath.join(path, "__main__.py")
+        elif not path or (not words[0].text.endswith(".py") and path in self._files):
+            return None  # such as an archive, which is not read here
+        return Entry(path, tuple(words[1:]), launcher, certain, frozenset(), False, False, False, folder)
 
 
 def _shell_text(words: Sequence[Word]) -> str | None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from scriptscore.cases import TORCH, Case
+from scriptscore.cases import LAUNCHED, MPI, ONE, TORCH, Case
 
 _GROUP = "import os\nimport torch\nimport torch.distributed as dist\n"
 _RANKED = _GROUP + "rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])\n"
 
 
-def _case(code: str, level: str | None, script: str, job: dict[str, Any], command: str = "", **others: str) -> Case:
-    files = {name.replace("___", ".").replace("__", "/"): text for name, text in others.items()}
-    return Case(code, level, script, {**job, "command": command} if command else job, files)
+def _case(
+    code: str,
+    level: str | None,
+    script: str,
+    job: dict[str, Any],
+    command: str = "python train.py",
+    others: Mapping[str, str] | None = None,
+) -> Case:
+    return Case(code, level, script, {**job, "command": command}, dict(others or {}))
 
 
 def _meeting(level: str | None, script: str, job: dict[str, Any] = TORCH) -> Case:
@@ -99,4 +106,43 @@ _MASTERS = [
     ),
 ]
 
-FURTHER = [*_MASTERS]
+_READS = "import os\nrank = int(os.environ['RANK'])\n"
+_MPIS = "import os\nrank = int(os.environ['OMPI_COMM_WORLD_RANK'])\n"
+_X = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--x')\nargs = p.parse_args()\n"
+_OURS = "from setup import *\n"
+_ENTRIES = [
+    _case("variable-not-set", "error", "", MPI, "python trainer --epochs 3", {"trainer/__main__.py": _READS}),
+    _case("variable-not-set", "error", "", MPI, "python ./trainer/", {"trainer/__main__.py": _READS}),
+    _case("variable-not-set", "error", "", MPI, "python .", {"__main__.py": _READS}),
+    _case("variable-not-set", "error", "", MPI, "cd src && python .", {"src/__main__.py": _READS}),
+    _case(
+        "variable-not-set",
+        "warning",
+        "",
+        MPI,
+        "python -m trainer",
+        {"trainer/__init__.py": "", "trainer/__main__.py": "from trainer import run\n", "trainer/run.py": _READS},
+    ),
+    _case(
+        "variable-not-set",
+        "warning",
+        "",
+        MPI,
+        "python trainer",
+        {"trainer/__main__.py": _OURS, "trainer/setup.py": _READS},
+    ),
+    _case(
+        "variable-not-set", "error", "", LAUNCHED, "torchrun --nproc-per-node 4 trainer", {"trainer/__main__.py": _MPIS}
+    ),
+    _case("arguments", "error", "", ONE, "python trainer --y 1", {"trainer/__main__.py": _X}),
+    _case("arguments", "error", "", ONE, "python -m trainer.fit --y 1", {"trainer/fit/__main__.py": _X}),
+    _case("missing-script", "error", "", ONE, "python trainer", {"trainer/main.py": ""}),
+    _case("missing-script", "warning", "", ONE, "python -m trainer", {"trainer/__init__.py": ""}),
+    _case("arguments", None, "", ONE, "python trainer --x 1", {"trainer/__main__.py": _X}),
+    _case("arguments", None, "", ONE, "python -m trainer --x 1", {"trainer/__main__.py": _X}),
+    _case("missing-script", None, "", ONE, "python app.pyz", {"app.pyz": ""}),
+    _case("missing-script", None, "", ONE, "python -m pytest tests", {"tests/test_a.py": ""}),
+    _case("missing-script", None, "", ONE, "make trainer && python trainer", {"trainer/main.py": ""}),
+]
+
+FURTHER = [*_MASTERS, *_ENTRIES]
