@@ -571,14 +571,3 @@ def test_logs_of_steps_that_cannot_be_read_are_named(emulator: Emulator, azure: 
 
     emulator.job(run.name).write_log("logs/own.txt", "x")
     assert run.fetch(tmp_path / "got", only=["artifacts"]).missing == []
-
-
-def test_a_label_of_the_service_leads_nowhere_in_a_download(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
-    run = pipeline_there(emulator, azure, tmp_path)
-    emulator.job("prep-run").body["displayName"] = "../../up"
-
-    done = run.fetch(tmp_path / "in" / "got")
-
-    assert done.missing == [f"../../up/{LOG}: this is not a valid file name"]
-    assert sorted(logs_in(tmp_path / "in")) == [f"got/train/one/{LOG}", f"got/train/two/{LOG}"]
-    assert not (tmp_path / "up").exists()

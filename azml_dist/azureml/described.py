@@ -57,6 +57,10 @@ class Submitted(NamedTuple):
     dumps: str | None
     """Where its ranks leave dumps when a collective times out, if they do: a path before the number of the rank."""
     has_services: bool = False
+    is_member: bool = False
+    """Whether another run contains it."""
+    reuses: str | None = None
+    """The earlier run whose results a pipeline takes for this step."""
 
     @classmethod
     def of(cls, job: Answer) -> Submitted:
@@ -88,6 +92,8 @@ class Submitted(NamedTuple):
             instance_type=resources.text("instanceType"),
             dumps=_dumps(_texts(properties.fields.get("environmentVariables"))),
             has_services=bool(properties.fields.get("services")),
+            is_member=bool(properties.text("parentJobName")),
+            reuses=_reused(properties.object("properties")),
         )
 
     @property
@@ -121,6 +127,12 @@ class Submitted(NamedTuple):
             return [Source(0, 0)]
         sources = [Source(rank, rank // processes) for rank in range(nodes * processes)]
         return sources + [Source(len(sources) + i, i, "ps") for i in range(self.server_count)]
+
+
+def _reused(properties: Answer) -> str | None:
+    """As azure-ai-ml reads it, which downloads that run in place of the step."""
+    is_reused = (properties.text("azureml.isreused") or "").lower() == "true"
+    return properties.text("azureml.reusedrunid") if is_reused else None
 
 
 def _command(properties: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from azml_dist.azureml.datastores import Blob, Blobs, ChangedError
 from azml_dist.azureml.errors import translated
@@ -49,13 +49,15 @@ class Wanted(NamedTuple):
     """The run has not ended: an output may be empty."""
 
 
-class LogsOf(NamedTuple):
+class Member(NamedTuple):
     """A run that another one contains."""
 
     place: str
-    """The folder for its logs."""
-    addresses: Callable[[], Mapping[str, str]]
-    """Asks for the address of each of them."""
+    """The folder for its files."""
+    logs: Callable[[], Mapping[str, str]] = dict
+    """Asks for the address of each log."""
+    outputs: Callable[[], Mapping[str, str]] = dict
+    """Asks for the address of each named output."""
 
 
 class _Source(Protocol):
@@ -75,6 +77,10 @@ class _File(NamedTuple):
     came: str = "new"
     read: str | None = None
     """The MD5 of what was read before, if that is not the one that the storage has."""
+
+    def below(self, place: str) -> _File:
+        """The same in the folder of a member."""
+        return self._replace(part=f"{place}/{self.part}", path=f"{place}/{self.path}")
 
     @property
     def size(self) -> int:
@@ -107,29 +113,95 @@ def fetch(workspace: Workspace, wanted: Wanted, folder: Path) -> Download:
     return done
 
 
-def fetch_logs(name: str, members: Sequence[LogsOf], ranges: Ranges, only: Selection, folder: Path) -> Download:
-    """Download the logs of all runs that a run contains, each into a folder of its own; note the rest as missing."""
-    done = Download(folder)
+def fetch_members(workspace: Workspace, wanted: Wanted, members: Sequence[Member], folder: Path) -> Download:
+    """Download the logs and outputs of all runs that a run contains, each into a folder of its own.
 
-    def ask(one: LogsOf) -> Mapping[str, str] | SubmitError:
+    What cannot be read is noted as missing. What is at the same address as an output of the whole run, or of an earlier
+    member, is downloaded once.
+    """
+    done = Download(folder)
+    asked = dict(each(_ask, members, at_a_time=AT_A_TIME, stop=threading.Event()))
+    told = [asked[index] for index in range(len(members))]
+    outputs = _outputs_to_list(wanted, members, told, done)
+
+    def listed(output: _Output) -> tuple[list[_File], Download]:
+        inner, found = wanted._replace(only=wanted.only.below(*output.place.split("/"))), Download(folder)
+        return list(_files_of_output(workspace, inner, output.name, output.address, found)), found
+
+    found = dict(each(listed, outputs, at_a_time=AT_A_TIME, stop=threading.Event()))
+    files = dict[str, list[_File]]()
+    for index, output in enumerate(outputs):
+        done.add(found[index][1], output.place)
+        inner = [one.below(output.place) for one in found[index][0]]
+        files.setdefault(output.place, []).extend(one for one in inner if wanted.only.takes(one.path))
+    logs, parts = _logs_to_get(wanted, members, told, done)
+    for file in _logs(Addressed(wanted.ranges, logs), parts, done) if wanted.ranges else ():
+        files.setdefault(file.part.removesuffix(f"/{_LOGS}"), []).append(file)
+    _get([file for member in members for file in files.pop(member.place, [])], done, wanted.name)
+    return done
+
+
+_Addresses: TypeAlias = "Mapping[str, str] | SubmitError"
+
+
+class _Output(NamedTuple):
+    """A named output of a member."""
+
+    place: str
+    name: str
+    address: str
+
+
+def _ask(member: Member) -> tuple[_Addresses, _Addresses]:
+    """The addresses of its logs and of its outputs."""
+
+    def answer(ask: Callable[[], Mapping[str, str]]) -> _Addresses:
         try:
-            return one.addresses()
+            return ask()
         except SubmitError as error:
             return error
 
-    asked = dict(each(ask, members, at_a_time=AT_A_TIME, stop=threading.Event()))
-    addresses, parts = dict[str, str](), dict[str, str]()
-    for index, (place, _) in enumerate(members):
-        part, found = f"{place}/{_LOGS}", asked[index]
+    return answer(member.logs), answer(member.outputs)
+
+
+def _outputs_to_list(
+    wanted: Wanted, members: Sequence[Member], told: Sequence[tuple[_Addresses, _Addresses]], done: Download
+) -> list[_Output]:
+    """The outputs of members that are wanted, each address once."""
+    seen = {address.rstrip("/"): f"outputs/{name}" for name, address in wanted.outputs.items()}
+    outputs = []
+    for (place, _, _), (_, found) in zip(members, told, strict=True):
         if isinstance(found, SubmitError):
-            if only.misses(part):
+            if wanted.only.misses(f"{place}/outputs"):
+                done.missing.append(f"{readable(place)}/outputs: {found.problems[0].message}")
+            continue
+        for name, address in found.items():
+            path = f"{place}/outputs/{name}"
+            first = seen.setdefault(address.rstrip("/"), path)
+            if not is_name(name):
+                done.missing.append(f"{readable(place)}: output {readable(name)}: not a valid folder name")
+            elif first != path and wanted.only.takes(first):
+                done.left_out.append(f"{readable(path)} was not downloaded again: it is the same as {readable(first)}")
+            elif wanted.only.below(*place.split("/")).takes_some_of(f"outputs/{name}"):
+                outputs.append(_Output(place, name, address))
+    return outputs
+
+
+def _logs_to_get(
+    wanted: Wanted, members: Sequence[Member], told: Sequence[tuple[_Addresses, _Addresses]], done: Download
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The address of each log of a member that is wanted, and the part that it belongs to."""
+    addresses, parts = dict[str, str](), dict[str, str]()
+    for (place, _, _), (found, _) in zip(members, told, strict=True):
+        part = f"{place}/{_LOGS}"
+        if isinstance(found, SubmitError):
+            if wanted.only.misses(part):
                 done.missing.append(f"{readable(part)}: {found.problems[0].message}")
             continue
         for path, url in found.items():
-            if path.startswith(f"{_LOGS}/") and only.takes(f"{place}/{path}"):
+            if path.startswith(f"{_LOGS}/") and wanted.only.takes(f"{place}/{path}"):
                 addresses[f"{place}/{path}"], parts[f"{place}/{path}"] = url, part
-    _get(list(_logs(Addressed(ranges, addresses), parts, done)), done, name)
-    return done
+    return addresses, parts
 
 
 def _get(found: list[_File], done: Download, name: str) -> None:

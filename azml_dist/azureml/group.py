@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from azml_dist.azureml.children import Child, Children, children_of, kind_of
 from azml_dist.azureml.described import Details, Submitted
-from azml_dist.azureml.download import LogsOf, fetch_logs
+from azml_dist.azureml.download import Member, fetch, fetch_members
 from azml_dist.azureml.judged import note_verdict
 from azml_dist.azureml.material import Record, with_members
 from azml_dist.azureml.models import register_output
@@ -30,7 +30,7 @@ from azml_dist.runs.logs import Reading
 from azml_dist.runs.metrics import Metrics
 from azml_dist.runs.run import pauses
 from azml_dist.runs.selection import Selection
-from azml_dist.runs.target import readable
+from azml_dist.runs.target import OWN, readable
 from azml_dist.show import Block, Card, Facts, Page, Row, Told
 from azml_dist.status import RunStatus
 from azml_dist.words import plural
@@ -323,14 +323,17 @@ class AzureGroup(AzureRun):
         return with_members(own, [(leaf.label, done[place]) for place, leaf in enumerate(leaves)], left)
 
     def _fetch(self, job: Submitted, folder: Path, only: Selection, so_far: bool) -> Download:
-        """With the logs of its members, each in a folder of its own, as a local run has them."""
-        done = super()._fetch(job, folder, only, so_far)
-        members = list(self._logs_below(only, done))
+        """With the logs of its members and the outputs of its steps, each in a folder of its own, as those here."""
+        wanted = self._wanted(job, only, so_far)
+        own = self._fetch_sweep(job, folder, only, so_far) if job.is_sweep else fetch(self._workspace, wanted, folder)
+        members = list(self._members_below(only, own, "", is_step=False))
         if members:
-            done.add(fetch_logs(self.name, members, self._record.ranges(), only, folder))
-        return done
+            own.add(fetch_members(self._workspace, wanted, members, folder))
+        return own
 
-    def _logs_below(self, only: Selection, done: Download, place: str = "") -> Iterator[LogsOf]:
+    def _members_below(self, only: Selection, done: Download, place: str, is_step: bool) -> Iterator[Member]:
+        if is_step and only.takes_some_of(f"{place}/outputs"):
+            yield Member(place, outputs=self._output_addresses)
         try:
             found = self._list(self._record.job())
         except SubmitError as error:
@@ -339,11 +342,8 @@ class AzureGroup(AzureRun):
                 done.missing.append(f"{readable(what)}: {error.problems[0].message}")
             return
         done.left_out += found.notes
-        places = set[str]()
-        for child in (child for child in found.members if child.has_run):
-            inner = "/".join(filter(None, (place, child.label.replace(" ", "_"))))
-            inner = f"{inner}_{child.name}" if inner in places else inner
-            places.add(inner)
+        for child, folder in _folders(found.members):
+            inner = "/".join(filter(None, (place, folder)))
             if not only.takes_some_of(inner):
                 continue
             try:
@@ -352,7 +352,7 @@ class AzureGroup(AzureRun):
                 if only.misses(inner):
                     done.missing.append(f"{readable(inner)}: {error.problems[0].message}")
                 continue
-            yield from run._logs_below(only, done, inner)
+            yield from run._members_below(only, done, inner, is_step=self._kind == "step")
 
     def metrics(self) -> Metrics:
         """Its own, and those of all its trials or steps, as `trial 0/loss`."""
@@ -398,6 +398,17 @@ class AzureGroup(AzureRun):
             [leaf for label in labels for leaf in chosen.get(label, ())],
             [one for label in labels for one in left.get(label, ())],
         )
+
+
+def _folders(members: Sequence[Child]) -> Iterator[tuple[Child, str]]:
+    """The members that have a run, each with a folder that has the name of no other one, nor of a part of a run."""
+    taken = {"outputs", "artifacts", "user_logs", OWN}
+    for child in (child for child in members if child.has_run):
+        folder = child.label.replace(" ", "_").replace("/", "_")
+        while folder.casefold() in taken:
+            folder = f"{folder}_{child.name}"
+        taken.add(folder.casefold())
+        yield child, folder
 
 
 def _importance(child: Child, of: Children) -> int:

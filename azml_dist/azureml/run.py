@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from azml_dist.azureml.content import registered_as
 from azml_dist.azureml.cost import Cost, Meter, rate_of
 from azml_dist.azureml.described import Details, Submitted
-from azml_dist.azureml.download import LogsOf, Wanted, fetch
+from azml_dist.azureml.download import Member, Wanted, fetch
 from azml_dist.azureml.dumps import Dump, dumps
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.failure import blamed_rank, exit_code
@@ -226,13 +226,14 @@ class AzureRun(Run):
             return self._fetch_sweep(job, folder, only, so_far)
         return fetch(self._workspace, self._wanted(job, only, so_far), folder)
 
-    def _logs_below(self, only: Selection, done: Download, place: str) -> Iterator[LogsOf]:
-        """The single runs that it consists of and whose logs are wanted: this one. `place` is its folder.
+    def _members_below(self, only: Selection, done: Download, place: str, is_step: bool) -> Iterator[Member]:
+        """The runs in it whose files are wanted: this one. `place` is its folder; a step has its outputs there, too.
 
         What cannot be read is noted in `done`.
         """
-        if only.takes_some_of(f"{place}/user_logs"):
-            yield LogsOf(place, self._log_addresses)
+        logs = self._log_addresses if only.takes_some_of(f"{place}/user_logs") else dict
+        outputs = self._output_addresses if is_step and only.takes_some_of(f"{place}/outputs") else dict
+        yield Member(place, logs, outputs)
 
     def _wanted(self, job: Submitted, only: Selection, so_far: bool) -> Wanted:
         # The outputs of a sweep are those of its best trial.
@@ -243,6 +244,9 @@ class AzureRun(Run):
 
     def _log_addresses(self) -> Mapping[str, str]:
         return self._record.details().logs
+
+    def _output_addresses(self) -> Mapping[str, str]:
+        return self.outputs
 
     def _fetch_sweep(self, job: Submitted, folder: Path, only: Selection, so_far: bool) -> Download:
         """Download the best trial, as azure-ai-ml does; files of the sweep itself go into `sweep`."""

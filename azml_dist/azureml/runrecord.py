@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -95,7 +96,10 @@ class RunRecord:
 
     def outputs(self, job: Submitted) -> dict[str, str]:
         """The address of each named output; for an output without a path, the documented default."""
-        known = self._registered(job) if job.is_pipeline else {}
+        if job.reuses and job.reuses != self.name:
+            earlier = RunRecord(self.workspace, job.reuses, self.service)
+            return earlier.outputs(earlier.job()._replace(reuses=None))
+        known = self._registered(job) if job.is_pipeline else self._registered_of_step(job)
         return {name: self._address(name, uri or known.get(name)) for name, uri in job.outputs.items()}
 
     def artifacts(self, job: Submitted) -> str:
@@ -106,13 +110,24 @@ class RunRecord:
         """The outputs of a pipeline from run history, which has each under the name of the step that wrote it."""
         with translated(f"find the outputs of run {self.name}", self.workspace):
             outputs = self.workspace.history.read(f"runs/{self._path}").object("outputs")
-            assets = {name: output.text("assetId") for name, output in outputs.each_object() if name in job.outputs}
+            assets = {
+                name: output.text("assetId")
+                for name, output in outputs.each_object()
+                if name in job.outputs and not (output.text("type") or "").endswith("Model")  # models are no data
+            }
             if not (wanted := [asset for asset in assets.values() if asset]):
                 return {}
             asked = self.workspace.data.call("POST", "dataversion/batchGetResolvedUris", body={"values": wanted})
             found = Answer(asked).object("values")
             resolved = {name: found.object(asset).text("uri") for name, asset in assets.items() if asset}
             return {name: uri for name, uri in resolved.items() if uri}
+
+    def _registered_of_step(self, job: Submitted) -> dict[str, str]:
+        """The same for a step or trial, if its record lacks an address: it may have the default one."""
+        if job.is_member and not all(job.outputs.values()):
+            with suppress(SubmitError):
+                return self._registered(job)
+        return {}
 
     def _address(self, output: str, uri: str | None) -> str:
         template = uri or "azureml://datastores/${{default_datastore}}/paths/azureml/${{name}}/${{output_name}}/"
