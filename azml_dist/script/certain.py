@@ -31,8 +31,12 @@ class _Walk:
         return all(self._statement(module, statement, deep) for statement in body)
 
     def _statement(self, module: Module, node: ast.stmt, deep: int) -> bool:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            defaults = [one for one in (*node.args.defaults, *node.args.kw_defaults) if one]
+            return all(self._expression(module, one, deep) for one in (*node.decorator_list, *defaults))
+        if isinstance(node, ast.ClassDef):
+            around = [*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)]
+            return all(self._expression(module, one, deep) for one in around) and self.block(module, node.body, deep)
         if isinstance(node, ast.If):
             if _is_main(node.test) and module is self._program.entry:
                 return self.block(module, node.body, deep)

@@ -195,10 +195,23 @@ def _leaves_other_ranks(module: Module, node: ast.stmt) -> bool:
     if not isinstance(node, ast.If) or not is_about_a_rank(module, node.test):
         return False
     leaves = (
-        isinstance(inner, ast.Return | ast.Continue | ast.Raise) or _exits(module, inner) for inner in ast.walk(node)
+        isinstance(inner, ast.Return | ast.Continue | ast.Raise) or exits(module, inner) for inner in ast.walk(node)
     )
     return any(leaves)
 
 
-def _exits(module: Module, node: ast.AST) -> bool:
+def is_always(module: Module, node: ast.AST) -> bool:
+    """Whether each call of its function gets to a node: no branch is around it, and none before it may leave."""
+    branches = ast.If | ast.IfExp | ast.BoolOp | ast.While | ast.Try | ast.match_case
+    for parent, _ in module.above(node):
+        if isinstance(parent, branches):
+            return False
+        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
+            break
+    leaving = ast.Return | ast.Raise
+    return not any(isinstance(n, leaving) for statement in module.before(node) for n in ast.walk(statement))
+
+
+def exits(module: Module, node: ast.AST) -> bool:
+    """Whether it ends the program."""
     return isinstance(node, ast.Call) and module.full_name(node.func) in ("exit", "quit", "sys.exit", "os._exit")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from azml_dist.errors import Finding
-from azml_dist.script.look import Look, is_about_a_rank, is_for_one_rank, is_guarded
+from azml_dist.script.look import Look, is_about_a_rank, is_always, is_for_one_rank, is_guarded
 from azml_dist.script.source import Module
 from azml_dist.words import late, plural
 
@@ -328,7 +328,7 @@ def _test_of_one_rank(look: Look, module: Module, call: ast.Call, name: str) -> 
     if test := _test_around(look, module, call):
         return None if _is_met_elsewhere(look, module, call, name) else test
     function = module.function_of(call)
-    if function is None or module.functions.get(function.name) is not function or not _is_always(module, call):
+    if function is None or module.functions.get(function.name) is not function or not is_always(module, call):
         return None
     tests = set()
     for other, caller in look.program.callers(module, function):
@@ -337,18 +337,6 @@ def _test_of_one_rank(look: Look, module: Module, call: ast.Call, name: str) -> 
             return None
         tests.add(test)
     return tests.pop() if len(tests) == 1 else None
-
-
-def _is_always(module: Module, call: ast.Call) -> bool:
-    """Whether each call of its function gets to a call: no branch is around it, and none before it may leave."""
-    branches = ast.If | ast.IfExp | ast.BoolOp | ast.While | ast.Try | ast.match_case
-    for parent, _ in module.above(call):
-        if isinstance(parent, branches):
-            return False
-        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
-            break
-    leaving = ast.Return | ast.Raise
-    return not any(isinstance(n, leaving) for statement in module.before(call) for n in ast.walk(statement))
 
 
 def _test_around(look: Look, module: Module, call: ast.Call) -> str | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from azml_dist.errors import Finding
 from azml_dist.script.look import Look, is_guarded
 from azml_dist.script.passed import is_plain
+from azml_dist.script.reads import Read, is_asked_for, reads
 from azml_dist.script.source import Module, is_main_block
 from azml_dist.words import late, nearest, plural
 
@@ -42,107 +42,14 @@ _WITHIN_REACH = {
 """What a launcher in the command sets for the processes that it starts."""
 
 
-class Read(NamedTuple):
-    """One place where the script reads a variable."""
-
-    name: str
-    module: Module
-    node: ast.expr
-    fails: bool
-    """Whether it raises an error if the variable is not set."""
-    default: bool
-
-
 def of_variables(look: Look) -> Iterator[Finding]:
     """All findings about the environment of the processes."""
     said: set[str] = set()
-    for read in _reads(look):
+    for read in reads(look):
         if read.name not in said and (found := list(_unset(look, read))):
             said.add(read.name)
             yield from found
     yield from _node_ranks(look)
-
-
-def _reads(look: Look) -> Iterator[Read]:
-    for module in look.program.modules:
-        for node in module.nodes:
-            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
-                for name in _names(module, node.slice) if is_environ(module, node.value) else ():
-                    yield Read(name, module, node, True, False)
-            elif isinstance(node, ast.Call) and node.args and _gets(module, node.func):
-                yield from (_get(module, node, name) for name in _names(module, node.args[0]))
-        yield from _by_torch(look, module)
-
-
-def is_environ(module: Module, node: ast.expr) -> bool:
-    """Whether it is `os.environ`, or a name that only ever means it."""
-    if module.full_name(node) == "os.environ":
-        return True
-    values = module.assigned(node.id) if isinstance(node, ast.Name) else []
-    return bool(values) and all(module.full_name(value) == "os.environ" for value in values)
-
-
-def _gets(module: Module, function: ast.expr) -> bool:
-    is_get = isinstance(function, ast.Attribute) and function.attr == "get" and is_environ(module, function.value)
-    return is_get or module.full_name(function) == "os.getenv"
-
-
-def _names(module: Module, node: ast.expr) -> list[str]:
-    """The names that a key stands for: a text, a constant, or each of those in `for key in ("RANK", "WORLD_SIZE")`."""
-    if isinstance(node, ast.Name) and isinstance(name := module.constant(node.id), str):
-        return [name]
-    if isinstance(node, ast.Name):
-        return [text for each in _walked(module, node) if (text := _text(each))]
-    return [text] if (text := _text(node)) else []
-
-
-def _walked(module: Module, name: ast.Name) -> list[ast.expr]:
-    """What a name goes through in the comprehension around it."""
-    for parent, _ in module.above(name):
-        for each in getattr(parent, "generators", ()):
-            if isinstance(each.target, ast.Name) and each.target.id == name.id:
-                return each.iter.elts if isinstance(each.iter, ast.List | ast.Tuple) and not each.ifs else []
-    return []
-
-
-_METHOD, _WORLD_SIZE, _RANK, _STORE = 1, 3, 4, 5
-"""The places of the parameters of `init_process_group`."""
-
-
-def _by_torch(look: Look, module: Module) -> Iterator[Read]:
-    """The first variable that `init_process_group` reads and the job does not set."""
-    for call, name in module.calls:
-        if name != "torch.distributed.init_process_group" or not is_plain(call) or len(call.args) > _STORE:
-            continue
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
-        method = given.get("init_method") or (call.args[_METHOD] if len(call.args) > _METHOD else None)
-        if "store" in given or (method and look.value(method) not in ("env://", None)):
-            continue
-        is_unknown = method and look.value(method) is None and not _is_none(method)
-        backend = given.get("backend") or (call.args[0] if call.args else None)
-        if is_unknown or (backend and look.value(backend) not in ("nccl", "gloo", "cpu:gloo,cuda:nccl", "cuda:nccl")):
-            continue
-        own = {"rank": _RANK, "world_size": _WORLD_SIZE}
-        needed = [one.upper() for one, place in own.items() if one not in given and len(call.args) <= place]
-        unset = [one for one in (*needed, "MASTER_ADDR", "MASTER_PORT") if one not in look.known]
-        if unset:
-            yield Read(unset[0], module, call, True, False)
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _get(module: Module, node: ast.Call, name: str) -> Read:
-    """A read that returns None, or a default, if the variable is not set."""
-    default = len(node.args) > 1 or bool(node.keywords)
-    parent = module.parents.get(node)
-    in_int = isinstance(parent, ast.Call) and module.full_name(parent.func) in ("int", "float")
-    return Read(name, module, node, in_int and not default, default)
-
-
-def _text(node: ast.expr) -> str | None:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def _unset(look: Look, read: Read) -> Iterator[Finding]:
@@ -155,7 +62,7 @@ def _unset(look: Look, read: Read) -> Iterator[Finding]:
         yield from _misspelt(look, read, almost)
     elif _TORCH.fullmatch(name) or _MPI.fullmatch(name) or name == "TF_CONFIG":
         yield from _of_another_world(look, read)
-    elif _BATCH_AI.fullmatch(name) and read.fails and not _is_asked_for(read):
+    elif _BATCH_AI.fullmatch(name) and read.fails and not is_asked_for(read.module, read.node):
         message = f"as far as we know, `{name}` is not set in this job: `{ast.unparse(read.node)}` raises an error"
         yield from look.finding("variable-not-set", "warning", (read.module, read.node), message, _instead(look, name))
 
@@ -174,7 +81,7 @@ def _is_set_by_the_script(look: Look, name: str) -> bool:
 
 def _of_another_world(look: Look, read: Read) -> Iterator[Finding]:
     sets_them = _SETS_TORCHRUNS if look.kind == "PyTorch" else _SETS_THEM
-    if (_TORCH.fullmatch(read.name) and look.program.says(sets_them)) or _is_asked_for(read):
+    if (_TORCH.fullmatch(read.name) and look.program.says(sets_them)) or is_asked_for(read.module, read.node):
         return
     if read.fails:
         level = look.level(read.node)
@@ -235,42 +142,29 @@ def _like(look: Look, name: str) -> str | None:
     return nearest(name, look.known)
 
 
-def _is_asked_for(read: Read) -> bool:
-    """Whether the script tests a variable, or expects an exception, before it gets there."""
-    for parent, child in read.module.above(read.node):
-        if (
-            isinstance(parent, ast.If | ast.IfExp | ast.While)
-            and child is not parent.test
-            and not is_main_block(parent)
-        ):
-            return True
-        if isinstance(parent, ast.BoolOp | ast.Assert | ast.match_case):
-            return True
-        if isinstance(parent, ast.With) and any("suppress" in ast.unparse(item.context_expr) for item in parent.items):
-            return True
-        if isinstance(parent, ast.Try) and parent.handlers and child in parent.body:
-            return True
-    return any(map(_leaves_if_unset, read.module.before(read.node)))
-
-
-_ABOUT_THE_START = late(r"(?i)environ|getenv|launch|distrib|\bmpi|slurm|rank|single|world|backend|initialized")
-
-
-def _leaves_if_unset(node: ast.stmt) -> bool:
-    """`if "RANK" not in os.environ: return 0` and similar tests."""
-    return (
-        isinstance(node, ast.If)
-        and bool(_ABOUT_THE_START.search(ast.unparse(node.test)))
-        and any(isinstance(inner, ast.Return | ast.Raise | ast.Continue) for inner in ast.walk(node))
-    )
-
-
 def _may_be_chosen(look: Look, read: Read) -> bool:
     """Whether the code before it may test how it was started, or choose the function that it is in."""
+    if any(isinstance(parent, ast.Lambda) for parent, _ in read.module.above(read.node)):
+        return not _is_default_of_an_object(look, read)
     function = read.module.function_of(read.node)
     is_known = function is not None and read.module.functions.get(function.name) is function
     is_passed_on = function is not None and is_known and not look.program.callers(read.module, function)
     return is_passed_on or is_guarded(look, read.module, read.node, _is_chosen)
+
+
+def _is_default_of_an_object(look: Look, read: Read) -> bool:
+    """Whether it is `field(default_factory=lambda: …)`, and the script makes an object with this default."""
+    above = [parent for parent, _ in read.module.above(read.node)]
+    made = next((parent for parent in above if isinstance(parent, ast.ClassDef)), None)
+    field = next((parent for parent in above if isinstance(parent, ast.AnnAssign)), None)
+    is_factory = any(isinstance(parent, ast.keyword) and parent.arg == "default_factory" for parent in above)
+    if made is None or field is None or not is_factory:
+        return False
+    for module, call in look.calls(f".{made.name}"):
+        is_left_out = not call.args and ast.unparse(field.target) not in {keyword.arg for keyword in call.keywords}
+        if is_left_out and is_plain(call) and not is_guarded(look, module, call, _is_chosen):
+            return True
+    return False
 
 
 def _is_chosen(module: Module, node: ast.AST) -> bool:
@@ -284,7 +178,7 @@ def _is_chosen(module: Module, node: ast.AST) -> bool:
 
 
 def _undeclared(look: Look, read: Read, own: re.Match[str]) -> Iterator[Finding]:
-    if not read.fails or _is_asked_for(read):
+    if not read.fails or is_asked_for(read.module, read.node):
         return
     what = "output" if own["kind"] == "AZURE_ML_OUTPUT" else "input"
     declared = look.job.outputs if what == "output" else look.job.inputs
@@ -303,7 +197,11 @@ def _misspelt(look: Look, read: Read, almost: re.Match[str]) -> Iterator[Finding
     """A name like those of Azure ML for an input or output that the job has."""
     name = almost["name"]
     what = "output" if almost["kind"] == "OUTPUT" else "input"
-    if name not in (look.job.outputs if what == "output" else look.job.inputs) or not read.fails or _is_asked_for(read):
+    if (
+        name not in (look.job.outputs if what == "output" else look.job.inputs)
+        or not read.fails
+        or is_asked_for(read.module, read.node)
+    ):
         return
     is_data = what == "output" or look.job.is_data(name)
     right = f"AZURE_ML_{what.upper()}_{name}" if is_data else f"AZUREML_PARAMETER_{name}"

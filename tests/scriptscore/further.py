@@ -145,4 +145,119 @@ _ENTRIES = [
     _case("missing-script", None, "", ONE, "make trainer && python trainer", {"trainer/main.py": ""}),
 ]
 
-FURTHER = [*_MASTERS, *_ENTRIES]
+
+def _reading(level: str | None, script: str, job: dict[str, Any] = MPI, **others: str) -> Case:
+    files = {f"{name}.py": text for name, text in others.items()}
+    return _case("variable-not-set", level, script, job, others=files)
+
+
+_LOCAL_SIZE = "import os\nn = os.environ.get('LOCAL_WORLD_SIZE')\n"
+_VARIABLES = [
+    # The value is used later, or by another name.
+    _reading("error", "from os import environ\nr = environ.get('RANK')\nrank = int(r)\n"),
+    _reading("error", "from os import getenv\nr = getenv('RANK')\nprint(r)\nrank = int(r)\n"),
+    _reading("error", "import os\ndef main():\n    r = os.getenv('RANK', None)\n    print(int(r) == 0)\nmain()\n"),
+    _reading(
+        "error", "import os, json\nconfig = os.environ.get('TF_CONFIG')\ntask = json.loads(config)['task']\n", TORCH
+    ),
+    _reading("error", _LOCAL_SIZE + "per_node = int(n)\n", TORCH),
+    _reading("error", "import os\nprint(int(r := os.environ['RANK']))\n"),
+    _reading("error", "import os\nprint(r := os.environ.get('RANK'))\nrank = int(r)\n"),
+    _reading("error", "from os import environ as e, getenv as g\nrank, size = int(e['RANK']), int(g('WORLD_SIZE'))\n"),
+    _reading("error", "import os\nenv = dict(os.environ)\nrank = int(env['RANK'])\n"),
+    _reading("error", "import os\nenv = os.environ.copy()\nrank = int(env.get('RANK'))\n"),
+    _reading("error", "import os\nrank = int(os.environ.pop('RANK'))\n"),
+    _reading(
+        "error",
+        "import os\ndef env_int(name):\n    return int(os.environ[name])\n"
+        "def main():\n    rank = env_int('RANK')\nmain()\n",
+    ),
+    _reading(
+        "error",
+        "from lib import env\nrank = int(env(name='RANK'))\n",
+        lib="import os\ndef env(name):\n    return os.environ[name]\n",
+    ),
+    # Defaults.
+    _reading("error", "import os\ndef main(rank=int(os.environ['RANK'])):\n    print(rank)\nmain()\n"),
+    _reading("error", "import os\nclass Config:\n    rank = int(os.environ['RANK'])\n"),
+    _reading(
+        "warning",
+        "import os\nfrom dataclasses import dataclass, field\n@dataclass\nclass Config:\n"
+        "    rank: int = field(default_factory=lambda: int(os.environ['RANK']))\nconfig = Config()\n",
+    ),
+    # Loops.
+    _reading("warning", "import os\nfor key in ('RANK', 'WORLD_SIZE'):\n    print(key, os.environ[key])\n"),
+    _reading("warning", "import os\nKEYS = ['RANK', 'WORLD_SIZE']\nfound = {k: os.environ[k] for k in KEYS}\n"),
+    # Tests of the value, and what sets it.
+    _reading(None, "from os import environ\nr = environ.get('RANK')\nrank = int(r) if r else 0\n"),
+    _reading(None, "from os import environ\nr = environ.get('RANK')\nif r is not None:\n    rank = int(r)\n"),
+    _reading(None, "from os import environ\nr = environ.get('RANK')\nif r is None:\n    r = '0'\nrank = int(r)\n"),
+    _reading(None, "import os\nr = os.environ.get('RANK')\nrank = int(r or 0)\n"),
+    _reading(
+        None, "import os\nr = os.environ.get('RANK')\nr = r or os.environ['OMPI_COMM_WORLD_RANK']\nrank = int(r)\n"
+    ),
+    _reading(
+        None,
+        "import os, sys\ndef main():\n    r = os.environ.get('RANK')\n    if not r:\n        sys.exit('no rank')\n"
+        "    print(int(r))\nmain()\n",
+    ),
+    _reading(
+        None,
+        "import os\ndef check(value):\n    if value is None:\n        raise SystemExit('start it with torchrun')\n"
+        "r = os.environ.get('RANK')\ncheck(value=r)\nrank = int(r)\n",
+    ),
+    _reading(None, "import os\nif (r := os.environ.get('RANK')) is not None:\n    rank = int(r)\n"),
+    _reading(None, "import os\nrank = int(r) if (r := os.environ.get('RANK')) else 0\n"),
+    _reading(
+        None, "import os\ntry:\n    r = os.environ.get('RANK')\n    rank = int(r)\nexcept TypeError:\n    rank = 0\n"
+    ),
+    _reading(
+        None, "import os, sys\nif 'RANK' not in os.environ:\n    sys.exit('torchrun')\nrank = int(os.environ['RANK'])\n"
+    ),
+    _reading(
+        None,
+        "import os\nmine = os.environ.copy()\nmine['RANK'] = mine['OMPI_COMM_WORLD_RANK']\nrank = int(mine['RANK'])\n",
+    ),
+    _reading(
+        None,
+        "import os\nmine = dict(os.environ)\nmine.update(RANK=mine['OMPI_COMM_WORLD_RANK'])\nprint(mine['RANK'])\n",
+    ),
+    _reading(None, "import os\nenv = dict(os.environ, RANK='0')\nrank = int(env['RANK'])\n"),
+    _reading(
+        None,
+        "import os\ndef env(name):\n    if name not in os.environ:\n        return None\n    return os.environ[name]\n"
+        "rank = env('RANK')\n",
+    ),
+    _reading(
+        None,
+        "import os\ndef env(name):\n    return os.environ[name]\n"
+        "rank = env('RANK') if 'RANK' in os.environ else env('OMPI_COMM_WORLD_RANK')\n",
+    ),
+    _reading(
+        None,
+        "import os\nreaders = {'torch': lambda: int(os.environ['RANK']),\n"
+        "           'mpi': lambda: int(os.environ['OMPI_COMM_WORLD_RANK'])}\nrank = readers['mpi']()\n",
+    ),
+    _reading(
+        None,
+        "import os\nfrom dataclasses import dataclass, field\n@dataclass\nclass Config:\n"
+        "    rank: int = field(default_factory=lambda: int(os.environ['RANK']))\n"
+        "config = Config(rank=int(os.environ['OMPI_COMM_WORLD_RANK']))\n",
+    ),
+    _reading(
+        None,
+        "import os\nfor key in ('RANK', 'OMPI_COMM_WORLD_RANK'):\n    if key in os.environ:\n"
+        "        rank = int(os.environ[key])\n",
+    ),
+    _reading(
+        None,
+        "import os\nfor key in ('RANK',):\n    try:\n        os.environ[key]\n    except KeyError:\n        pass\n",
+    ),
+    _reading(
+        None,
+        "import os\nclass Torch:\n    def rank(self, name='RANK'):\n        return int(os.environ[name])\n"
+        "    size = property(lambda self: int(os.environ['WORLD_SIZE']))\n",
+    ),
+]
+
+FURTHER = [*_MASTERS, *_ENTRIES, *_VARIABLES]

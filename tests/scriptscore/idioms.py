@@ -717,7 +717,7 @@ a = p.parse_args()
     _idiom(
         "dataclass default",
         "variable-not-set",
-        "warning",
+        "error",
         "",
         """
 import os
