@@ -37,13 +37,23 @@ class Finding(NamedTuple):
     message: str
     hint: str | None = None
     where: str | None = None
+    step: str | None = None
+    """In a pipeline: the name of the step."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        return self._asdict()
+        """What `--json` prints; `step` only for a finding of a step."""
+        return {name: value for name, value in self._asdict().items() if name != "step" or value}
+
+
+def said_once(findings: Iterable[Finding]) -> dict[Finding, list[str]]:
+    """The findings in their order, without their steps, and which steps each of them is of."""
+    found: dict[Finding, list[str]] = {}
+    for finding in findings:
+        found.setdefault(finding._replace(step=None), []).extend([finding.step] if finding.step else [])
+    return found
 
 
 def any_error(findings: Iterable[Finding]) -> bool:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from azml_dist.columns import columns_of, padded
-from azml_dist.errors import Finding
+from azml_dist.errors import Finding, said_once
 from azml_dist.words import visible
 
 T = TypeVar("T")
@@ -105,8 +105,18 @@ class Shown:
 
 
 def told(findings: Iterable[Finding]) -> list[Block]:
-    """Each finding: how serious it is, what it is, and what to do about it."""
-    return [Told([(finding.level, str(finding)), ("hint", finding.hint)]) for finding in findings]
+    """Each finding: how serious it is, what it is, and what to do about it; one that several steps have, once."""
+    return [
+        Told([(finding.level, f"{_of_steps(finding, steps)}{finding}"), ("hint", finding.hint)])
+        for finding, steps in said_once(findings).items()
+    ]
+
+
+def _of_steps(finding: Finding, steps: Sequence[str]) -> str:
+    """Which steps a finding is of, unless its place says it: `job.yml:7: jobs.train.command`."""
+    if not steps or re.search(rf": jobs\.{re.escape(steps[0])}(\.|$)", finding.where or ""):
+        return ""
+    return f"{'step' if len(steps) == 1 else 'steps'} {', '.join(f'`{name}`' for name in steps)}: "
 
 
 def abbreviated(rows: Sequence[T], also: Iterable[int | None] = ()) -> list[T | None]:

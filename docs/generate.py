@@ -194,10 +194,13 @@ class Said(NamedTuple):
     """Of the package: `plan`, `script`, `check`, …"""
 
 
+_OF_PIPELINES = """\
+From `plan` and `check`, about a pipeline. They also list the findings of each step, and say which steps a finding is
+of; with `--json`, the name is in `step`."""
 _PARTS = {
     "plan": ("In a job", "From `plan`, `check` and `submit`; they need no workspace."),
     "sweep": ("In a sweep", "From `plan`, `check` and `submit`, about a sweep."),
-    "pipeline": ("In a pipeline", "From `plan` and `check`, about a pipeline."),
+    "pipeline": ("In a pipeline", _OF_PIPELINES),
     "files": ("In a component", "From `plan`, `check` and `submit`, about a component."),
     "script": ("In the training script", "From `plan`, `check` and `submit`: [what the script says](script.md)."),
     "check": ("In the workspace", "From `check` and `submit`: [before you submit](checking.md)."),

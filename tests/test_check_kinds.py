@@ -231,9 +231,25 @@ def test_each_step_of_a_pipeline_is_checked(emulator: Emulator, workspace: Works
         ("no-such-environment", "pipeline.yml:14: jobs.train.environment"),
         ("no-such-component", "pipeline.yml:19: jobs.score.component"),
     ]
+    assert [one.step for one in found.findings if one.level == "error"] == ["train", "train", "score"]
     steps = {step["name"]: step for step in found.to_dict()["steps"]}
     assert steps["prepare"]["price"]["ceiling"] == 32.0
     assert found.to_dict()["price"]["ceiling"] is None
+
+
+def test_a_finding_that_steps_share_is_that_of_each_of_them_and_is_shown_once(
+    emulator: Emulator, workspace: Workspace, job: Job, tmp_path: Path
+) -> None:
+    code_in(tmp_path / "src", {"train.py": 'import os\n\nprint(os.environ["OMPI_COMM_WORLD_RANK"])\n'})
+    (tmp_path / "pipeline.yml").write_text(PIPELINE.format(code=tmp_path / "src"))
+
+    found = workspace.check(Pipeline.load(tmp_path / "pipeline.yml"))
+
+    shared = [one for one in found.to_dict()["findings"] if one["code"] == "variable-not-set"]
+    assert [(one["where"], one["step"]) for one in shared] == [("train.py:3", "prepare"), ("train.py:3", "train")]
+    assert str(found).count("OMPI_COMM_WORLD_RANK` is not set") == 1
+    assert "error  steps `prepare`, `train`: train.py:3: " in str(found)
+    assert str(found).splitlines()[0].startswith("4 errors")
 
 
 # What a job refers to

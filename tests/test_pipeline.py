@@ -708,6 +708,32 @@ def test_the_plan_of_a_pipeline_is_a_table_of_its_steps(tmp_path: Path) -> None:
     assert "train    1 node x 2 processes = 2  PyTorch  prepare\n" in shown
 
 
+def test_a_finding_of_a_step_says_which_one_it_is_of(tmp_path: Path) -> None:
+    """One in the script has its place there, which several steps may share."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/train.py").write_text('import os\n\nprint(os.environ["OMPI_COMM_WORLD_RANK"])\n')
+    step = "{command: python train.py, code: src, environment: 'azureml:e:1', distribution: {type: pytorch}%s}"
+    jobs = {"prepare": ", compute: azureml:c", "train": "", "score": ", compute: azureml:c"}
+    text = "type: pipeline\njobs:\n" + "".join(f"  {name}: {step % more}\n" for name, more in jobs.items())
+    file = write(tmp_path, f"{text}  clean: {{type: spark, compute: azureml:c}}\n")
+
+    shown, told = call("plan", file).stdout, json.loads(call("plan", file, "--json").stdout)
+
+    found = [(one["code"], one["where"].rpartition("/")[2], one["step"]) for one in told["findings"]]
+    unset = ("variable-not-set", "train.py:3")
+    assert found == [
+        (*unset, "prepare"),
+        (*unset, "train"),
+        (*unset, "score"),
+        ("step-does-not-run-here", "pipeline.yml:6: jobs.clean", "clean"),
+        ("no-compute", "pipeline.yml:4: jobs.train", "train"),
+    ]
+    assert "\nerror  steps `prepare`, `train`, `score`: train.py:3: `OMPI_COMM_WORLD_RANK` is not set" in shown
+    assert shown.count("OMPI_COMM_WORLD_RANK` is not set") == 1
+    assert f"\nerror  {file}:4: jobs.train: step `train` has no compute" in shown
+    assert "step" not in told["steps"][0]["plan"]["findings"][0]
+
+
 def test_fields_of_a_pipeline_are_set_by_the_names_in_its_file(tmp_path: Path) -> None:
     pipeline = Pipeline.load(write(tmp_path, TWO)).with_set(
         "inputs.greeting=hi", "jobs.train.resources.instance_count=2", "settings.default_compute=azureml:other"

@@ -32,10 +32,12 @@ def judge(
         parts.append(checked)
         found += image_findings(part.job.environment, facts)
         found += download_findings(part, checked.size)
-        said += (placed(plan, part, one) if isinstance(one, Finding) else one for one in found)
-    for referring, reference in references(plan, workspace):
-        for one in asset_findings(reference, facts.assets):
-            said.append(placed(plan, referring, one) if referring and isinstance(one, Finding) else one)
+        said += (placed(plan, part.step, one) if isinstance(one, Finding) else one for one in found)
+    for step, reference in references(plan, workspace):
+        said += (
+            placed(plan, step, one) if isinstance(one, Finding) else one
+            for one in asset_findings(reference, facts.assets)
+        )
     if max_cost is not None:
         said += ceiling_findings([part.price for part in parts], max_cost)
     findings = [one for one in said if isinstance(one, Finding)]
@@ -49,11 +51,11 @@ def _name(plan: AnyPlan) -> str | None:
 
 
 def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Each finding once: one from the plan is replaced if the workspace says more."""
+    """Each finding once for each step: one from the plan is replaced if the workspace says more."""
     levels = get_args(Level)
-    worst: dict[tuple[str, str | None], Finding] = {}
+    worst: dict[tuple[str, str | None, str | None], Finding] = {}
     for one in findings:
-        key = (one.code, one.where)
+        key = (one.code, one.where, one.step)
         before = worst.get(key)
         if before is None or levels.index(one.level) <= levels.index(before.level):
             worst[key] = one

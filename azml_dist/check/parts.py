@@ -98,24 +98,24 @@ def parts_of(plan: AnyPlan) -> list[Part]:
     return [Part(plan)]
 
 
-def placed(plan: AnyPlan, part: Part, finding: Finding) -> Finding:
-    """The finding about a part, with the place of its step, if any."""
-    if isinstance(plan, PipelinePlan) and part.step:
-        return plan.pipeline.in_step(part.step, finding)
+def placed(plan: AnyPlan, step: str | None, finding: Finding) -> Finding:
+    """The finding about a part, with its step and the place of that, if any."""
+    if isinstance(plan, PipelinePlan) and step:
+        return plan.pipeline.found_in_step(step, finding)
     return finding
 
 
-def references(plan: AnyPlan, workspace: str) -> Iterator[tuple[Part | None, Reference]]:
-    """All references by name, each with its part; `workspace` is the ARM id of the current workspace."""
+def references(plan: AnyPlan, workspace: str) -> Iterator[tuple[str | None, Reference]]:
+    """All references by name, each with its step; `workspace` is the ARM id of the current workspace."""
     for part in parts_of(plan):
         for found in _of_a_job(part.job, workspace):
-            yield part, found
+            yield part.step, found
     if isinstance(plan, PipelinePlan):
         for name, step in plan.pipeline.document.data["jobs"].items():
             component = step.get("component") if isinstance(step, dict) else None
             if isinstance(component, str) and component.startswith("azureml:"):
                 where = plan.pipeline.document.where(("jobs", name, "component"))
-                yield None, _named("components", component, where, workspace)
+                yield name, _named("components", component, where, workspace)
 
 
 def _of_a_job(job: JobFields, workspace: str) -> Iterator[Reference]:

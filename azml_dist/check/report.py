@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from azml_dist.check.facts import Compute, NotChecked, Size
 from azml_dist.check.price import Price, total
-from azml_dist.errors import Finding, any_error, counted
+from azml_dist.errors import Finding, any_error, counted, said_once
 from azml_dist.show import Block, Facts, Page, Shown, Table, Told, told
 from azml_dist.words import plural
 
@@ -93,10 +93,10 @@ class Check(Shown):
             blocks += _blocks(part)
         blocks += told(self.findings)
         blocks += [Told([("not checked", f"{one.what}: {one.why}")]) for one in self.not_checked]
-        return Page([counted(self.findings) or "no problem found"], blocks, self.name)
+        return Page([counted(list(said_once(self.findings))) or "no problem found"], blocks, self.name)
 
     def __repr__(self) -> str:
-        return f"<Check: {counted(self.findings) or 'nothing found'}>"
+        return f"<Check: {counted(list(said_once(self.findings))) or 'nothing found'}>"
 
 
 def _of_a_part(part: Checked) -> dict[str, Any]:

@@ -85,6 +85,10 @@ class PipelineFields:
         at = self.document.where(("jobs", step.name))
         return Problem(f"step `{step.name}` is {step.kind}; only command steps run locally", hint, at)
 
+    def found_in_step(self, name: str, finding: Finding) -> Finding:
+        """A finding of a step's job, with the step and its place in the file."""
+        return self.in_step(name, finding)._replace(step=name)
+
     def in_step(self, name: str, problem: P) -> P:
         """A problem or finding of a step's job, with its place in the file."""
         if problem.where and ":" in problem.where:

@@ -89,9 +89,9 @@ class PipelinePlan(Shown):
     def _findings(self) -> Iterator[Finding]:
         for step in self.pipeline.steps.values():
             if plan := self.plans[step.name]:
-                yield from (self.pipeline.in_step(step.name, finding) for finding in plan.findings)
+                yield from (self.pipeline.found_in_step(step.name, finding) for finding in plan.findings)
             else:
-                yield Finding("step-does-not-run-here", "note", *self.pipeline.refusal(step))
+                yield Finding("step-does-not-run-here", "note", *self.pipeline.refusal(step), step=step.name)
         yield from self._without_compute()
 
     def _without_compute(self) -> Iterator[Finding]:
@@ -107,6 +107,7 @@ class PipelinePlan(Shown):
                     f"step `{name}` has no compute, so azure-ai-ml does not submit the pipeline",
                     "write `settings: {default_compute: azureml:NAME}`, or `azureml:serverless`",
                     self.pipeline.document.where(("jobs", name)),
+                    name,
                 )
 
 
