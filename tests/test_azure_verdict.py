@@ -333,6 +333,44 @@ def test_submit_with_wait_ends_with_the_card_and_exits_with_1(
     assert any(line.startswith("  studio   https://ml.azure.com/") for line in lines)
 
 
+LOGS_OF_A_BUILD = {"azureml-logs/20_image_build_log.txt": "ERROR: No matching distribution found for torhc==2.1\n"}
+REPEATED = "`azml-dist rerun one` repeats it on this machine"
+SUBMITTED = "`azml-dist submit one` submits its job again, as a new run"
+
+
+@pytest.mark.parametrize(
+    ("logs", "message", "hint"),
+    [
+        ({0: raised("KeyError: 'labels'")}, FAILED, REPEATED),
+        ({}, FAILED, REPEATED),
+        (LOGS_OF_A_BUILD, "Image build failed. For more details", None),
+        ({0: raised("torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")}, FAILED, None),
+        ({}, "AllocationFailed: there is not enough capacity", None),
+        ({}, "Received preemption signal.", SUBMITTED),
+    ],
+)
+def test_a_repetition_is_suggested_only_where_it_can_show_something(
+    emulator: Emulator, azure: AzureML, tmp_path: Path, logs: Mapping[int | str, str], message: str, hint: str | None
+) -> None:
+    fail(emulator, azure.submit(job(name="one")), logs, message)
+
+    why = at_the_workspace(emulator, tmp_path, "why", "one")
+
+    assert why.stderr == (f"hint: {hint}\n" if hint else "")
+
+
+def test_nothing_is_suggested_after_a_cancellation(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    run = azure.submit(job(name="one"))
+    emulator.job(run.name).advance("Running")
+
+    cancelled = at_the_workspace(emulator, tmp_path, "cancel", "one")
+    why, waited = (at_the_workspace(emulator, tmp_path, command, "one") for command in ("why", "wait"))
+
+    assert cancelled.returncode == 0
+    assert "why      cancelled with `azml-dist cancel`" in why.stdout
+    assert (why.stderr, "next" in waited.stderr) == ("", False)
+
+
 def test_a_module_that_is_here_is_named_with_what_brings_it(emulator: Emulator, run: AzureRun) -> None:
     found = fail(emulator, run, {0: raised("ModuleNotFoundError: No module named 'click'")})
 

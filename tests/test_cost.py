@@ -177,6 +177,9 @@ def test_who_waits_ends_the_run_at_the_ceiling(
 
     with pytest.raises(RunFailed, match="was cancelled at its cost limit"):
         run.wait(timeout=60)
+    verdict = azure_run(workspace_of(emulator), run.name).verdict()
+    assert verdict
+    assert (verdict.kind, verdict.summary) == ("canceled", "cancelled at its cost limit of 0.01 $ (estimated)")
 
     assert f"run {run.name} has reached its limit of 0.01 $ (estimated): it is cancelled" in capsys.readouterr().err
     assert emulator.job(run.name).status == "Canceled"

@@ -416,6 +416,36 @@ def test_the_command_line_gives_up_too(emulator: Emulator, file: str) -> None:
     assert "run one: queued: wants 2 nodes; gpu-cluster has 4, 0 idle: 4 used by run a" in lines
     assert any("was cancelled because it had not started after 2 s: wants 2 nodes" in line for line in lines)
     assert json.loads(told.stdout)["phases"][0]["name"] == "waiting"
+    why = "cancelled because it had not started after 2 s: wants 2 nodes; gpu-cluster has 4, 0 idle: 4 used by run a"
+    assert [json.loads(told.stdout)[name] for name in ("error", "reason")] == [why, "capacity"]
+    assert f"error  {why}\n" in cli(emulator, "status", "one").stdout
+    explained, waited = cli(emulator, "why", "one"), cli(emulator, "wait", "one")
+    assert f"why {why}" in " ".join(explained.stdout.split())
+    assert "hint" not in explained.stderr
+    assert f"error: run one was {why}" in waited.stderr
+
+
+def test_why_a_run_was_cancelled_is_known_only_where_and_if_that_ended_it(
+    emulator: Emulator, azure: AzureML, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = [submit(job(name=name), on=azure) for name in ("here", "there", "ended", "again")]
+    for run in runs:
+        emulator.job(run.name).advance("Running")
+    azure.workspace.client.jobs.begin_cancel("there").result()  # another client
+    for run in (runs[0], runs[3]):
+        run.cancel(reason="cancelled for the test")
+    emulator.play("CancelRequested", "Completed")
+    runs[2].cancel()
+    emulator.job("ended").status = "Completed"
+
+    def errors() -> list[str | None]:
+        return [azure_run(azure.workspace, run.name).describe()["error"] for run in runs]
+
+    assert errors() == ["cancelled for the test", None, None, "cancelled for the test"]
+    emulator.jobs.jobs["again"].system_data["createdAt"] = "2026-01-01T00:00:00+00:00"  # another run of that name
+    assert errors() == ["cancelled for the test", None, None, None]
+    monkeypatch.setenv("AZML_DIST_CACHE", str(tmp_path / "another machine"))
+    assert errors() == [None, None, None, None]
 
 
 def test_the_command_line_waits_for_the_start_alone(emulator: Emulator, file: str) -> None:

@@ -82,6 +82,12 @@ class Meter:
         self._since: float | None = None
 
     @property
+    def limit(self) -> str:
+        """The ceiling in words."""
+        price = self.rate.price
+        return money(self.most or 0.0, price.currency if price else "")
+
+    @property
     def has_begun(self) -> bool:
         """Whether the run was seen with nodes."""
         return self._since is not None

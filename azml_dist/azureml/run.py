@@ -19,7 +19,7 @@ from azml_dist.azureml.dumps import Dump, dumps
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.failure import blamed_rank, exit_code
 from azml_dist.azureml.jobs import job_of
-from azml_dist.azureml.judged import note_verdict
+from azml_dist.azureml.judged import Cancelled, note_verdict
 from azml_dist.azureml.listing import latest
 from azml_dist.azureml.material import Record, material
 from azml_dist.azureml.metrics import metrics_of
@@ -199,7 +199,7 @@ class AzureRun(Run):
         return [Leaf("", self)], []
 
     def cancel(self, *, reason: str | None = None) -> None:
-        self._record.cancel()
+        self._record.cancel(Cancelled(reason or "cancelled by `run.cancel()`"))
 
     def _material(self) -> Material:
         with translated(f"read run {self.name}", self._workspace):
@@ -331,8 +331,7 @@ class AzureRun(Run):
         return self._reason(self._record.details())
 
     def _reason(self, details: Details) -> Reason | None:
-        given_up = self._watch.given_up
-        if given_up and given_up.lacked_nodes and details.status == RunStatus.CANCELED:
+        if (cancelled := self._cancelled(details)) and cancelled.lacked_nodes:
             return "capacity"
         return reason_of(details.status, self._verdict_on_end(details), details.said)
 
@@ -347,10 +346,14 @@ class AzureRun(Run):
         if not self._judged:
             record = self._record
             asked = Asked(record.submitted, details, record.details, record.ranges(), self._known.secrets, self._dumps)
-            self._judged = [why(asked)]
+            self._judged = [why(asked._replace(cancelled=self._cancelled(details)))]
             if self._judged[0]:
                 note_verdict(self._workspace.arm_id, self.name, self._judged[0])
         return self._judged[0]
+
+    def _cancelled(self, details: Details) -> Cancelled | None:
+        """Why it was cancelled from this machine, if that ended it."""
+        return self._record.cancelled if details.status == RunStatus.CANCELED else None
 
     def _dumps(self) -> Iterator[Dump]:
         job, record = self._record.submitted, self._record
@@ -363,7 +366,7 @@ class AzureRun(Run):
         places = [("studio", self.url), ("logs", f"azml-dist logs {self.name}{of_rank}")]
         with suppress(SubmitError):  # the default datastore may be hidden from this login
             places += [("output", f"{name}: {address}") for name, address in self.outputs.items()]
-        if verdict and not in_full:
+        if verdict and verdict.kind != "canceled" and not in_full:  # there is no more to say of that
             places += [("next", f"azml-dist why {self.name}")]
         took = self._phases.age(details).removeprefix("took ") if details.status.is_final else ""
         code = [self._known.code or Path()]
@@ -390,6 +393,7 @@ class AzureRun(Run):
     def _described(self, details: Details) -> dict[str, Any]:
         job = self._record.job()
         status, message = details.status, details.message
+        cancelled = self._cancelled(details)
         return {
             "name": self.name,
             "status": str(status),
@@ -397,7 +401,7 @@ class AzureRun(Run):
             "exit_code": 0 if status == RunStatus.COMPLETED else 1 if status == RunStatus.FAILED else None,
             "folder": None,
             "failed_rank": self._failed_rank(details),
-            "error": message,
+            "error": message or (cancelled.why if cancelled else None),
             "display_name": job.display_name,
             "world": job.world_told,
             "created_at": details.created_at,
@@ -513,11 +517,8 @@ class AzureRun(Run):
             details = Details(status, f"the reason cannot be read: {error.problems[0].message}", {}, None, None, None)
         message = details.message
         rank = self._failed_rank(details)
-        ends = {RunStatus.FAILED: "failed", RunStatus.CANCELED: "was cancelled"}
-        if self.meter and self.meter.has_reached:
-            ends[RunStatus.CANCELED] = "was cancelled at its cost limit"
-        if self._watch.given_up:
-            ends[RunStatus.CANCELED] = f"was cancelled because {self._watch.given_up}"
+        cancelled = self._cancelled(details)
+        ends = {RunStatus.FAILED: "failed", RunStatus.CANCELED: f"was {cancelled.why if cancelled else 'cancelled'}"}
         verb = ends.get(status, f"has been {status} for {duration(self._record.service.final_when_unchanged)}")
         return RunFailed(
             f"run {self.name} {verb}{f': {message}' if message else ''}",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from azml_dist.azureml.answers import Answer, BrokenAnswerError
 from azml_dist.azureml.described import Details, Submitted
 from azml_dist.azureml.errors import translated
+from azml_dist.azureml.judged import Cancelled, note_cancelled, noted_cancelled
 from azml_dist.azureml.logs import LogName, World, parse
 from azml_dist.azureml.ranges import STORAGE_SCOPE, Ranges
 from azml_dist.azureml.runview import say_that_it_may_be_over
@@ -44,6 +45,7 @@ class RunRecord:
         self._path = quote(name, safe="")
         self._unchanged: tuple[RunStatus, float] | None = None
         """A status that may be final, and since when it has not changed."""
+        self._cancelled: Cancelled | None = None
 
     @property
     def url(self) -> str:
@@ -154,12 +156,21 @@ class RunRecord:
         with translated(f"read the logs of run {self.name}", self.workspace):
             return self.workspace.credential.get_token(STORAGE_SCOPE)
 
-    def cancel(self) -> None:
-        """Ask the service to stop the run, if it has not ended."""
+    def cancel(self, why: Cancelled) -> None:
+        """Ask the service to stop the run, if it has not ended. The service does not record `why`, so this does."""
         if self.job().status.is_final:
             return
         with translated(f"cancel run {self.name}", self.workspace):
             self.workspace.arm.call("POST", f"jobs/{self._path}/cancel")
+        self._cancelled = self.cancelled or why
+        if created := self.submitted.created_at:
+            note_cancelled(self.workspace.arm_id, self.name, created, self._cancelled)
+
+    @property
+    def cancelled(self) -> Cancelled | None:
+        """Why it was cancelled from this machine, if it was."""
+        created = self.submitted.created_at
+        return self._cancelled or (noted_cancelled(self.workspace.arm_id, self.name, created) if created else None)
 
     def is_over(self, status: RunStatus) -> bool:
         """Whether a run has ended, or has had a possibly final status for long enough."""

@@ -9,7 +9,6 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from azml_dist.azureml.waitline import note
-from azml_dist.check.price import money
 from azml_dist.errors import SubmitError
 from azml_dist.runs.bars import last_text
 from azml_dist.runs.notebook import notebook
@@ -88,9 +87,7 @@ def announce_check(check: Check) -> None:
 
 def say_that_it_costs_too_much(name: str, meter: Meter) -> None:
     """Tell who waits for a run that it has come to its ceiling."""
-    price = meter.rate.price
-    most = money(meter.most or 0.0, price.currency if price else "")
-    note(f"note: run {name} has reached its limit of {most} (estimated): it is cancelled")
+    note(f"note: run {name} has reached its limit of {meter.limit} (estimated): it is cancelled")
 
 
 def say_that_it_does_not_start(name: str, given_up: GivenUp) -> None:

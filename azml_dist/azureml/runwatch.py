@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 
 from azml_dist.azureml.cost import Meter
 from azml_dist.azureml.described import Details
+from azml_dist.azureml.judged import Cancelled
 from azml_dist.azureml.phases import WAITING, Phases
 from azml_dist.azureml.runlogs import RunLogs
 from azml_dist.azureml.runrecord import LOOKS, RunRecord, patiently
@@ -116,7 +117,8 @@ class RunWatch:
             reason = self.reason
             self.given_up = GivenUp(over, details.status, reason and reason.wait)
             say_that_it_does_not_start(self._record.name, self.given_up)
-            patiently(self._record.cancel)
+            why = Cancelled(f"cancelled because {self.given_up}", self.given_up.lacked_nodes)
+            patiently(lambda: self._record.cancel(why))
 
     def _hold_the_ceiling(self, status: RunStatus) -> None:
         """Cancel the run once it has cost as much as it may."""
@@ -129,4 +131,4 @@ class RunWatch:
         if meter.is_over:
             meter.has_reached = True
             say_that_it_costs_too_much(self._record.name, meter)
-            self._record.cancel()
+            self._record.cancel(Cancelled(f"cancelled at its cost limit of {meter.limit} (estimated)"))

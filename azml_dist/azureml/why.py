@@ -11,12 +11,14 @@ from typing import NamedTuple
 from azml_dist.azureml.described import Details, Submitted
 from azml_dist.azureml.dumps import Dump
 from azml_dist.azureml.ends import LogEnds, Whose
+from azml_dist.azureml.judged import Cancelled
 from azml_dist.azureml.logs import parse
 from azml_dist.azureml.ranges import Ranges
 from azml_dist.errors import DistError
 from azml_dist.status import RunStatus
 from azml_dist.verdict.dumps import OF_A_HANG, Left, with_hang
 from azml_dist.verdict.folder import wanted, whose
+from azml_dist.verdict.hidden import hide
 from azml_dist.verdict.judge import judge, known_in_part
 from azml_dist.verdict.known import Known
 from azml_dist.verdict.verdict import Verdict
@@ -39,6 +41,8 @@ class Asked(NamedTuple):
     """Values that must not be shown, apart from those that the job's record gives away by their names."""
     dumps: Callable[[], Iterable[Dump]] = tuple
     """Download what its ranks left when a collective timed out."""
+    cancelled: Cancelled | None = None
+    """Why this machine cancelled it."""
 
 
 def why(asked: Asked) -> Verdict | None:
@@ -62,6 +66,9 @@ def why(asked: Asked) -> Verdict | None:
         verdict, unread = judge(replace(known, logs=())), (error.problems[0].message, error.hint)
     if verdict is None:
         return None
+    if verdict.kind == "canceled" and asked.cancelled:
+        text = hide(asked.cancelled.why, known.secrets)
+        verdict = replace(verdict, message=text, summary=text)
     if verdict.kind in OF_A_HANG:
         _take_dumps(asked, left)
         verdict = with_hang(verdict, left, nodes)

@@ -121,7 +121,7 @@ def _cancelled_together(runs: Sequence[AzureRun]) -> Iterator[None]:
     except BaseException:
         for run in runs:
             with suppress(SubmitError):
-                run.cancel()
+                run.cancel(reason="cancelled because its probe did not finish")
         raise
 
 
