@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from azml_dist.errors import Finding
 from azml_dist.notation import shell
-from azml_dist.script.look import Look, is_for_one_rank
+from azml_dist.script.guards import is_for_one_rank
+from azml_dist.script.look import Look
 from azml_dist.script.source import Module, Program
 from azml_dist.words import late, plural
 

@@ -1,10 +1,10 @@
-"""What a rule looks at: the job, the script that it starts, and where in the script a rule must stay silent."""
+"""What a rule looks at: the job, and the script that it starts."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,7 @@ from azml_dist.words import late
 if TYPE_CHECKING:
     from azml_dist.model.job import JobFields
 
-_OF_A_RANK = late(
-    r"(?i)rank|main_process|is_main|is_local_main|master|is_chief|is_primary|_zero\b|should_save|is_first|is_leader"
-    r"|is_root|gpu|process_index|device_id|worker_id|proc(?:ess)?_?id\b|coordinator|is_host\b|is_head|is_writer"
-)
-_DECIDES = late(r"==|!=|>|<|\bnot\b|\bin\b|\bis_|else (?:None|False)")
-"""A value that follows from a rank and is then tested: `rank == 0`, `open(…) if rank == 0 else None`."""
+NAMES_OF_ARGUMENTS = frozenset(["args", "opt", "opts", "options", "flags", "hparams"])
 _PER_NODE = late(r"--nproc[-_]per[-_]node(?:=|\s+)(\d+)\b")
 
 
@@ -92,7 +87,7 @@ class Look:
         if node is None:
             return None
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and self.parser:
-            is_given = node.value.id in _NAMES_OF_ARGUMENTS and not self._is_changed(node.attr)
+            is_given = node.value.id in NAMES_OF_ARGUMENTS and not self._is_changed(node.attr)
             return self._arguments.get(node.attr) if is_given else None
         if isinstance(node, ast.Name):
             return self._of_name(node)
@@ -136,82 +131,3 @@ class Look:
         is_idle = level == "warning" and self.program.is_unused(module, node)
         if not is_idle and not module.is_ignored(line, code):
             yield Finding(code, level, message, hint, f"{module.path}:{line}")
-
-
-Asks = Callable[[Module, ast.AST], bool]
-"""Whether the function that contains a node tests something before it."""
-
-_NAMES_OF_ARGUMENTS = frozenset(["args", "opt", "opts", "options", "flags", "hparams"])
-
-
-def is_for_one_rank(look: Look, module: Module, node: ast.AST) -> bool:
-    """Whether the rank is tested before the node is reached: around it, before it, or where its function is called."""
-    return is_guarded(look, module, node, _asks_for_a_rank)
-
-
-def is_guarded(look: Look, module: Module, node: ast.AST, asks: Asks, deep: int = 3) -> bool:
-    """Whether something is tested on every path to a node, in its function or in those that call it; or not known."""
-    if asks(module, node):
-        return True
-    function = module.function_of(node)
-    if function is None:
-        return False
-    if not deep:
-        return True  # callers of callers of callers: not known
-    callers = look.program.callers(module, function)
-    return bool(callers) and all(is_guarded(look, other, call, asks, deep - 1) for other, call in callers)
-
-
-def _asks_for_a_rank(module: Module, node: ast.AST) -> bool:
-    function = module.function_of(node)
-    words = [function.name, *map(ast.unparse, function.decorator_list)] if function else []
-    if any(map(_OF_A_RANK.search, words)):
-        return True
-    for parent, child in module.above(node):
-        test = parent.test if isinstance(parent, ast.If | ast.IfExp | ast.While) else None
-        test = parent.subject if isinstance(parent, ast.Match) else test
-        if test is not None and child is not test and is_about_a_rank(module, test):
-            return True
-        if isinstance(parent, ast.With) and any(_OF_A_RANK.search(ast.unparse(i.context_expr)) for i in parent.items):
-            return True
-        if isinstance(parent, ast.BoolOp) and _OF_A_RANK.search(ast.unparse(parent)):
-            return True
-        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
-            break
-    return any(_leaves_other_ranks(module, statement) for statement in module.before(node))
-
-
-def is_about_a_rank(module: Module, test: ast.expr) -> bool:
-    """Whether a test has a rank in it, or a name whose value follows from one."""
-    if _OF_A_RANK.search(ast.unparse(test)):
-        return True
-    names = (ast.unparse(node) for node in ast.walk(test) if isinstance(node, ast.Name | ast.Attribute))
-    values = (ast.unparse(value) for name in names for value in module.assigned(name))
-    return any(_OF_A_RANK.search(value) and _DECIDES.search(value) for value in values)
-
-
-def _leaves_other_ranks(module: Module, node: ast.stmt) -> bool:
-    """`if rank != 0: return` and similar tests."""
-    if not isinstance(node, ast.If) or not is_about_a_rank(module, node.test):
-        return False
-    leaves = (
-        isinstance(inner, ast.Return | ast.Continue | ast.Raise) or exits(module, inner) for inner in ast.walk(node)
-    )
-    return any(leaves)
-
-
-def is_always(module: Module, node: ast.AST) -> bool:
-    """Whether each call of its function gets to a node: no branch is around it, and none before it may leave."""
-    branches = ast.If | ast.IfExp | ast.BoolOp | ast.While | ast.Try | ast.match_case
-    for parent, _ in module.above(node):
-        if isinstance(parent, branches):
-            return False
-        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
-            break
-    leaving = ast.Return | ast.Raise
-    return not any(isinstance(n, leaving) for statement in module.before(node) for n in ast.walk(statement))
-
-
-def exits(module: Module, node: ast.AST) -> bool:
-    """Whether it ends the program."""
-    return isinstance(node, ast.Call) and module.full_name(node.func) in ("exit", "quit", "sys.exit", "os._exit")

@@ -9,7 +9,8 @@ from functools import partial
 
 from azml_dist.errors import Finding
 from azml_dist.notation import shell
-from azml_dist.script.look import Look, is_about_a_rank
+from azml_dist.script.guards import is_about_a_rank
+from azml_dist.script.look import Look
 from azml_dist.script.reads import is_environ
 from azml_dist.script.source import Module, is_main_block
 from azml_dist.words import late, plural

@@ -17,6 +17,7 @@ def passed(call: ast.Call, function: Function, parameter: str) -> ast.expr | Non
     if not is_plain(call):
         return None
     places = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    places = places[1:] if places[:1] in (["self"], ["cls"]) else places
     by_place = dict(zip(places, call.args, strict=False))
     by_name = {keyword.arg: keyword.value for keyword in call.keywords}
     return by_place.get(parameter) or by_name.get(parameter)

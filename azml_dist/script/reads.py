@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from azml_dist.script.look import Look, exits, is_always
+from azml_dist.script.guards import exits, is_always
+from azml_dist.script.look import Look
 from azml_dist.script.passed import is_plain, parameters, value_in
 from azml_dist.script.source import Module, is_main_block
 from azml_dist.words import late

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from azml_dist.script.passed import parameters, value_in
 from azml_dist.words import late
 
 MAX_FILE = 2_000_000
@@ -86,6 +87,10 @@ class Module:
             return ast.literal_eval(self._constants[name])
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None
+
+    def only(self, name: str) -> ast.expr | None:
+        """What is assigned to a name that gets only this one value in the whole file."""
+        return self._constants.get(name)
 
     @cached_property
     def _constants(self) -> dict[str, ast.expr]:
@@ -261,6 +266,8 @@ class Program:
         self, module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef
     ) -> list[tuple[Module, ast.Call]]:
         """Where a function is called; for a method, wherever something with its name is called."""
+        if function.name == "__init__":
+            return self.makers(module, function)
         is_method = isinstance(module.parents.get(function), ast.ClassDef)
         return [
             (other, call)
@@ -269,6 +276,37 @@ class Program:
             if name.rpartition(".")[2] == function.name
             and (is_method or ((found := self.function(name, other)) is not None and found[1] is function))
         ]
+
+    def makers(self, module: Module, method: ast.FunctionDef | ast.AsyncFunctionDef) -> list[tuple[Module, ast.Call]]:
+        """Where objects with a method are made; none for a function."""
+        of = module.parents.get(method)
+        if not isinstance(of, ast.ClassDef):
+            return []
+        return [(other, call) for other in self.modules for call, name in other.calls if name.split(".")[-1] == of.name]
+
+    def mentions(
+        self, module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef
+    ) -> list[tuple[Module, ast.AST]]:
+        """Where a function is passed on by its name, such as to a thread."""
+        return [
+            (other, node)
+            for other in self.modules
+            for node in other.nodes
+            if isinstance(node, ast.Name)
+            and node.id == function.name
+            and isinstance(node.ctx, ast.Load)
+            and node is not getattr(other.parents.get(node), "func", None)
+            and self.function(other.full_name(node), other) == (module, function)
+        ]
+
+    def given(self, module: Module, name: ast.Name) -> list[tuple[Module, ast.expr]] | None:
+        """What the calls of its function pass for a parameter; None if it is none, or if that is not known."""
+        function = module.function_of(name)
+        if function is None or name.id not in parameters(function):
+            return None
+        calls = self.callers(module, function)
+        values = [(other, value_in(call, function, name.id)) for other, call in calls]
+        return [(other, value) for other, value in values if value] if all(value for _, value in values) else None
 
     def says(self, pattern: str) -> bool:
         """Whether any Python file of the code folder contains a match."""

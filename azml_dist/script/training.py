@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
-import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from azml_dist.errors import Finding
-from azml_dist.script.look import Look, is_about_a_rank, is_always, is_for_one_rank, is_guarded
+from azml_dist.script.files import PARALLEL, SEVERAL, of_files
+from azml_dist.script.guards import is_about_a_rank, is_always, is_for_one_rank, is_guarded
+from azml_dist.script.look import Look
+from azml_dist.script.same import names_a_rank
 from azml_dist.script.source import Module
 from azml_dist.words import late, plural
 
-_PARALLEL = r"\bDistributedDataParallel\b|\bDDP\(|FullyShardedDataParallel|fully_shard"
 _DOES_IT_ITSELF = (
     r"lightning|accelerate|Accelerator|transformers|deepspeed|horovod|composer|ignite|ray\.train|torchtitan"
     r"|colossalai|StatefulDataLoader|webdataset|wds\.|IterableDataset|split_by_node|split_dataset_by_node|dali|ffcv|torchrec"
@@ -34,7 +35,7 @@ def of_training(look: Look) -> Iterator[Finding]:
     """All findings about what several ranks do together."""
     if not look.is_parallel or look.kind not in ("PyTorch", None):
         return
-    rules = (_samplers, _epochs, _devices, _files, _downloads, _seeds)
+    rules = (_samplers, _epochs, _devices, of_files, _downloads, _seeds)
     found = [finding for rule in rules for finding in rule(look)]
     # All of the code is searched last: most scripts have nothing to be silent about.
     if found and look.program.is_whole and not look.program.says(_DOES_IT_ITSELF):
@@ -49,7 +50,7 @@ def _keywords(call: ast.Call) -> dict[str | None, ast.expr]:
 
 
 def _samplers(look: Look) -> Iterator[Finding]:
-    if not look.program.uses(_PARALLEL) or look.program.says(_SPLITS):
+    if not look.program.uses(PARALLEL) or look.program.says(_SPLITS):
         return
     for module, call in look.calls("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader"):
         given = _keywords(call)
@@ -124,86 +125,6 @@ def _devices(look: Look) -> Iterator[Finding]:
             )
 
 
-_RESULTS = late(r"(?:\./)?(?:outputs|logs)(?:/|$)")
-
-
-def _files(look: Look) -> Iterator[Finding]:
-    if not look.program.uses(_PARALLEL + r"|init_process_group"):
-        return
-    for module, call in look.calls("torch.save"):
-        target = call.args[1] if len(call.args) > 1 else _keywords(call).get("f")
-        target = _opened(module, call, target) or target
-        if target is None or not is_a_path(module, target):
-            continue
-        if not is_for_one_rank(look, module, call) and not _names_a_rank(module, target):
-            yield from look.finding(
-                "saved-by-every-rank",
-                "warning",
-                (module, call),
-                "all ranks write this file at the same time, and its content may end up mixed",
-                "save it only on rank 0, or put the rank in its name",
-            )
-        elif (path := _path(look, target)) and _is_lost(look, path):
-            yield from look.finding(
-                "not-kept",
-                "warning",
-                (module, call),
-                f"`{path}` is lost when the run ends: Azure ML keeps only `./outputs`, `./logs` and the outputs"
-                " of the job",
-                "write it to an output: pass the path `${{outputs.NAME}}` to the script",
-            )
-
-
-def _opened(module: Module, call: ast.Call, target: ast.expr | None) -> ast.expr | None:
-    """The path of a file that `with open(path, "wb") as target:` around it opens."""
-    for parent, _ in module.above(call):
-        for item in parent.items if isinstance(parent, ast.With) else ():
-            by = item.context_expr
-            is_it = isinstance(item.optional_vars, ast.Name) and isinstance(target, ast.Name)
-            if (
-                is_it
-                and ast.unparse(item.optional_vars or by) == ast.unparse(target or by)
-                and isinstance(by, ast.Call)
-            ):
-                return by.args[0] if module.full_name(by.func) == "open" and by.args else None
-    return None
-
-
-def _path(look: Look, node: ast.expr) -> str:
-    """A path whose first folder is known, with what follows as it is written; empty if it is not known."""
-    if isinstance(node, ast.JoinedStr):
-        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{…}" for part in node.values)
-        first, slash, _ = text.partition("/")
-        return text if "…" not in first or (not slash and isinstance(node.values[0], ast.Constant)) else ""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.Add):
-        start, end = _path(look, node.left), _path(look, node.right) or "{…}"
-        text = f"{start}/{end}" if isinstance(node.op, ast.Div) else f"{start}{end}"
-        return text if start and "…" not in text.partition("/")[0] else ""
-    if isinstance(node, ast.Call) and node.args and re.search(r"(?:\bPath|path\.join)$", ast.unparse(node.func)):
-        first, *others = [_path(look, part) for part in node.args]
-        return posixpath.join(first, *(part or "{…}" for part in others)) if first else ""
-    value = look.value(node)
-    return value if isinstance(value, str) else ""
-
-
-_MOVES = (
-    r"log_artifact|log_model|upload|\bcopy\w*\(|\bmove\(|\brename\(|\breplace\(\s*['\"]\S+\.|symlink|chdir\(|hydra"
-    r"|subprocess|os\.system"
-)
-"""What may bring a file to another place, or the process: Hydra runs a script in a folder below `outputs`."""
-
-
-_COPIES = late(r"\b(?:cp|mv|ln|rsync|azcopy|tar|zip)\b")
-
-
-def _is_lost(look: Look, path: str) -> bool:
-    """Whether a file stays where Azure ML does not keep it, as far as the script and the command show."""
-    place = path if path.startswith("/") else posixpath.normpath(posixpath.join(look.entry.folder, path))
-    is_moved = look.program.uses(_MOVES) or _COPIES.search(look.job.shell_command)
-    is_passed_on = place.startswith("/tmp/") and look.program.uses(r"torch\.load\(")
-    return not _RESULTS.match(place) and not is_moved and not is_passed_on
-
-
 _DOWNLOADS = (
     "urllib.request.urlretrieve",
     "wget.download",
@@ -216,13 +137,17 @@ _DOWNLOADS = (
 
 def _downloads(look: Look) -> Iterator[Finding]:
     """The same files, by all processes of a node at the same time; Hugging Face's own downloads lock them."""
-    if look.per_node in (None, 1) or not look.program.uses(_PARALLEL + r"|init_process_group"):
+    if look.per_node in (None, 1) or not look.program.uses(SEVERAL):
         return
     for module, call, name in ((one, *found) for one in look.program.modules for found in one.calls):
         is_dataset = name.startswith(("torchvision.datasets.", "torchaudio.datasets."))
         if name not in _DOWNLOADS and not (is_dataset and look.value(_keywords(call).get("download")) is True):
             continue
-        if is_for_one_rank(look, module, call) or _names_a_rank(module, call) or _is_ahead(look, module, call, name):
+        if (
+            is_for_one_rank(look, module, call)
+            or names_a_rank(look, module, call)
+            or _is_ahead(look, module, call, name)
+        ):
             continue
         yield from look.finding(
             "downloaded-by-every-rank",
@@ -260,27 +185,6 @@ def _waits_for_one_rank(module: Module, node: ast.AST) -> bool:
         and re.search(r"barrier|wait|download|sleep", ast.unparse(statement))
         for statement in module.before(node)
     )
-
-
-_BUFFER = late(r"(?i)f|fp|fd|b|bio|\w*buf\w*|\w*stream|\w*file_?obj")
-
-
-def is_a_path(module: Module, node: ast.expr) -> bool:
-    """Whether it seems to be a path rather than a buffer in memory."""
-    if isinstance(node, ast.Name) and _BUFFER.fullmatch(node.id):
-        return False
-    return not (
-        isinstance(node, ast.Name) and re.search(rf"\b{node.id}\s*=\s*(?:io\.)?BytesIO|as\s+{node.id}\b", module.text)
-    )
-
-
-def _names_a_rank(module: Module, node: ast.expr) -> bool:
-    """Whether the text, or a value assigned to one of its names, contains a rank."""
-    text = ast.unparse(node)
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name):
-            text += "".join(re.findall(rf"^\s*{re.escape(inner.id)}\s*=.*$", module.text, re.MULTILINE))
-    return bool(re.search(r"(?i)rank|get_process|pid|\bgpu|worker|uuid|temp_?file|mk[ds]temp|TemporaryDir", text))
 
 
 _LOGGED = late(
@@ -401,7 +305,7 @@ _OTHER_SEEDS = r"worker_init_fn|fork_rng|seed\w*\([^)\n]*rank|seed\s*\+=?[^\n]*r
 
 def _seeds(look: Look) -> Iterator[Finding]:
     """The same seed for the augmentation on all ranks."""
-    if not look.program.uses(_PARALLEL) or not look.program.uses(_RANDOM) or look.program.says(_OTHER_SEEDS):
+    if not look.program.uses(PARALLEL) or not look.program.uses(_RANDOM) or look.program.says(_OTHER_SEEDS):
         return
     for module, call in look.calls("torch.manual_seed", "random.seed", "numpy.random.seed"):
         if call.args and look.number(call.args[0]) is not None:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from azml_dist.errors import Finding
-from azml_dist.script.look import Look, is_guarded
+from azml_dist.script.guards import is_guarded
+from azml_dist.script.look import Look
 from azml_dist.script.passed import is_plain
 from azml_dist.script.reads import Read, is_asked_for, reads
 from azml_dist.script.source import Module, is_main_block

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from azml_dist import Output
 from scriptscore.cases import LAUNCHED, MPI, ONE, TORCH, Case
+from scriptscore.idioms import RANKS
 
 _GROUP = "import os\nimport torch\nimport torch.distributed as dist\n"
 _RANKED = _GROUP + "rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])\n"
@@ -260,4 +262,120 @@ _VARIABLES = [
     ),
 ]
 
-FURTHER = [*_MASTERS, *_ENTRIES, *_VARIABLES]
+
+def _writing(level: str | None, script: str, job: dict[str, Any] = TORCH, command: str = "python train.py") -> Case:
+    return _case("saved-by-every-rank", level, RANKS + script, job, command)
+
+
+_TO_AN_OUTPUT = {**TORCH, "outputs": {"model": Output()}}
+_OUT = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--output_dir')\nargs = p.parse_args()\n"
+_WITH_OUT = "python train.py --output_dir ${{outputs.model}}"
+_SAFE = "from safetensors.torch import save_file, save_model\n"
+_JSON = "import json\nfrom pathlib import Path\n"
+_LOG = "class Log:\n    def __init__(self, path):\n        self.file = open(path, 'w')\n"
+_FILES = [
+    _writing("warning", _SAFE + "save_file(model.state_dict(), 'outputs/model.safetensors')\n"),
+    _writing("warning", _SAFE + "save_model(model, filename='model.safetensors')\n"),
+    _writing("warning", _SAFE + "for epoch in range(2):\n    save_file({}, f'outputs/epoch-{epoch}.safetensors')\n"),
+    _writing("warning", _JSON + "with open('outputs/metrics.json', 'w') as f:\n    json.dump({'loss': 1}, f)\n"),
+    _writing("warning", _JSON + "Path('outputs/metrics.json').write_text(json.dumps({'loss': 1}))\n"),
+    _writing("warning", _JSON + "out = Path('outputs')\nwith (out / 'log.txt').open('w') as f:\n    f.write('x')\n"),
+    _writing(
+        "warning", _JSON + "def dump(to):\n    with open(to, 'w') as f:\n        json.dump({}, f)\ndump('outputs/a')\n"
+    ),
+    _writing("warning", "import numpy as np\nnp.save('outputs/losses.npy', [1])\n"),
+    _writing("warning", "import numpy as np\nnp.savez(os.path.join('outputs', 'a.npz'), x=[1])\n"),
+    _writing("warning", "import pandas as pd\npd.DataFrame([1]).to_csv('./outputs/losses.csv')\n"),
+    _writing("warning", _LOG + "log = Log('outputs/log.txt')\n"),
+    _writing(
+        "warning",
+        _OUT + "with open(os.path.join(args.output_dir, 'config.txt'), 'w') as f:\n    f.write(str(args))\n",
+        _TO_AN_OUTPUT,
+        _WITH_OUT,
+    ),
+    _writing(
+        "warning",
+        _JSON + "out = Path(os.environ['AZURE_ML_OUTPUT_model'])\n(out / 'config.txt').write_text('x')\n",
+        _TO_AN_OUTPUT,
+    ),
+    # For one rank only.
+    _writing(None, _SAFE + "if rank == 0:\n    save_file(model.state_dict(), 'outputs/model.safetensors')\n"),
+    _writing(None, _SAFE + "save_file(model.state_dict(), f'outputs/model-{rank:05d}-of-{world:05d}.safetensors')\n"),
+    _writing(
+        None,
+        _SAFE + "def save(path):\n    if rank != 0:\n        return\n    save_file({}, path)\nsave('outputs/m')\n",
+    ),
+    _writing(
+        None,
+        _JSON + "def is_main_process():\n    return dist.get_rank() == 0\nif is_main_process():\n"
+        "    with open('outputs/metrics.json', 'w') as f:\n        json.dump({'loss': 1}, f)\n",
+    ),
+    _writing(None, _JSON + "log = open('outputs/log.txt', 'w') if rank == 0 else open(os.devnull, 'w')\n"),
+    _writing(None, _LOG + "log = Log('outputs/log.txt') if rank == 0 else None\n"),
+    _writing(
+        None,
+        "class Log:\n    def __init__(self, path, enabled):\n        self.enabled = enabled\n        if self.enabled:\n"
+        "            self.file = open(path, 'w')\nlog = Log('outputs/log.txt', enabled=rank == 0)\n",
+    ),
+    _writing(
+        None,
+        "class Log:\n    def write(self, text):\n        open('outputs/log.txt', 'w').write(text)\n"
+        "class Quiet:\n    def write(self, text):\n        pass\n"
+        "log = Log() if rank == 0 else Quiet()\nlog.write('a')\n",
+    ),
+    _writing(
+        None,
+        "def dump(path, write):\n    if write:\n        open(path, 'w').write('a')\n"
+        "dump('outputs/a.txt', write=not rank)\n",
+    ),
+    _writing(
+        None,
+        "import functools\ndef once(function):\n    @functools.wraps(function)\n    def inner(*args):\n"
+        "        if dist.get_rank() == 0:\n            function(*args)\n    return inner\n"
+        "@once\ndef dump(text):\n    open('outputs/a.txt', 'w').write(text)\ndump('a')\n",
+    ),
+    _writing(
+        None,
+        "import threading\ndef dump(path='outputs/a.txt'):\n    open(path, 'w').write('a')\n"
+        "if rank == 0:\n    threading.Thread(target=dump).start()\n",
+    ),
+    _writing(
+        None,
+        _JSON + "def evaluate():\n    parts = [None] * world if rank == 0 else None\n    dist.gather_object(1, parts)\n"
+        "    if rank != 0:\n        return None\n    return sum(parts)\nresult = evaluate()\nif result is not None:\n"
+        "    Path('outputs/result.txt').write_text(str(result))\n",
+    ),
+    # A path of each rank.
+    _writing(None, _JSON + "with open(f'outputs/metrics-{rank}.json', 'w') as f:\n    json.dump({}, f)\n"),
+    _writing(None, "import numpy as np\nfor i in range(rank, 100, world):\n    np.save(f'outputs/{i}.npy', [i])\n"),
+    _writing(
+        None,
+        "loader = DataLoader(range(9), sampler=DistributedSampler(range(9), shuffle=False))\n"
+        "for name in loader:\n    open(f'outputs/{name}.txt', 'w').write('x')\n",
+    ),
+    _writing(None, "def dump(path):\n    open(path, 'w').write('a')\ndump(f'outputs/{rank}.txt')\n"),
+    _writing(None, "def dump(path):\n    torch.save({}, path)\ndump(f'outputs/{rank}.pt')\n"),
+    _writing(
+        None,
+        _OUT + "args.output_dir = os.path.join(args.output_dir, f'rank{rank}')\n"
+        "open(os.path.join(args.output_dir, 'log.txt'), 'w').write('a')\ntorch.save({}, args.output_dir + '/m.pt')\n",
+        _TO_AN_OUTPUT,
+        _WITH_OUT,
+    ),
+    _writing(None, "import socket\nopen(f'outputs/{socket.gethostname()}-{os.getpid()}.txt', 'w').write('a')\n"),
+    # Not whole files, not outputs, or not certain.
+    _writing(None, "open('outputs/log.txt', 'a').write(f'{rank}: begun')\n"),
+    _writing(None, "open('/tmp/begun', 'w').write('x')\nprint(open('outputs/x').read())\n"),
+    _writing(None, "if not os.path.exists('outputs/config.txt'):\n    open('outputs/config.txt', 'w').write('x')\n"),
+    _writing(None, "if world == 1:\n    open('outputs/config.txt', 'w').write('x')\n"),
+    _case("saved-by-every-rank", None, "open('outputs/a.txt', 'w').write('x')\n", TORCH),
+    _case(
+        "saved-by-every-rank",
+        None,
+        RANKS.replace("world =", "from accelerate import Accelerator\nworld =")
+        + "open('outputs/a.txt', 'w').write('x')\n",
+        TORCH,
+    ),
+]
+
+FURTHER = [*_MASTERS, *_ENTRIES, *_VARIABLES, *_FILES]
