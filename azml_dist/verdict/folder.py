@@ -342,10 +342,12 @@ def wanted(names: Iterable[str]) -> list[str]:
 
 
 class _Bytes(NamedTuple):
-    """The length of a log, and where each of its kept lines begins."""
+    """The length of a log, where each of its kept lines begins, and how it ends."""
 
     size: int
     begins: Sequence[int]
+    cut: bool = False
+    """Whether its last line has no end."""
 
 
 def _logs(files: _Files, names: Iterable[str]) -> list[Log]:
@@ -366,7 +368,7 @@ def _placed_logs(files: _Files, names: Iterable[str]) -> list[tuple[Log, _Bytes]
             lines, at = _ends_of(file, min(files.limit, left))
         left -= at.size if isinstance(files, _Zip) else 0
         rank, node = _rank(name, workers)
-        found.append((Log(_short(name), lines, rank, node), at))
+        found.append((Log(_short(name), lines, rank, node, cut=at.cut), at))
     return found
 
 
@@ -425,15 +427,17 @@ def _ends_of(file: IO[bytes], limit: int) -> tuple[list[Line], _Bytes]:
                 tail, first = tail[surplus:], first + surplus
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
         raised = None
+    end = (tail or head).rstrip(b"\0")  # of UTF-16
+    is_cut = bool(end) and not end.endswith((b"\n", b"\r"))
     if first == len(head):
-        return _numbered(head + tail, 1), _Bytes(size, _begins(head + tail, 0))
+        return _numbered(head + tail, 1), _Bytes(size, _begins(head + tail, 0), is_cut)
     cut = tail.find(b"\n") + 1
     parts = [Part(0, head), Part(first + cut, tail[cut:], dropped + tail.count(b"\n", 0, cut))]
     if raised and is_needed(raised, parts[1]):
         parts.insert(1, raised._replace(data=raised.data[: max(0, parts[1].first - raised.first)]))
     lines = [_numbered(part.data, part.lines_before + 1) for part in parts]
     begins = [_begins(part.data, part.first)[: len(kept)] for part, kept in zip(parts, lines, strict=True)]
-    return [*chain(*lines)], _Bytes(size, [*chain(*begins)])
+    return [*chain(*lines)], _Bytes(size, [*chain(*begins)], is_cut)
 
 
 def _begins(data: bytes, first: int) -> list[int]:

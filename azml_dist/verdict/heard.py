@@ -30,6 +30,7 @@ from azml_dist.verdict.signatures import (
 )
 from azml_dist.verdict.streams import Stream
 from azml_dist.verdict.tracebacks import Frame, Raised, Traceback, tracebacks
+from azml_dist.verdict.unfinished import HINT, WORDS, frames_at_the_end, in_a_collective, is_vague
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind
 
 _LAUNCHER = re.compile(r"torch/distributed/(?:launch|run)|accelerate/(?:commands/)?launch|deepspeed/launcher")
@@ -179,7 +180,10 @@ def hear(stream: Stream, known: Known) -> Heard:
     """Extract everything that the log of one process says."""
     shared = stream.shared or stream.scan.has(OF_LAUNCHERS)
     found = tracebacks(stream.lines, stream.scan.lines_with(OF_TRACEBACKS))
-    causes: list[Cause] = []
+    broken = frames_at_the_end(stream, known)
+    if broken:
+        found = [one for one in found if one.end < len(stream.lines)]
+    causes = [] if not broken or in_a_collective(broken) else [_of_broken(stream, broken, known)]
     losses: list[Loss] = []
     confirmations: list[Loss] = []
     covered: set[int] = set()
@@ -188,7 +192,7 @@ def hear(stream: Stream, known: Known) -> Heard:
     went_on = False
     for one in found:
         covered.update(range(one.begin, one.end))
-        if one.at_the_end or _is_of_launchers(one):
+        if one.at_the_end or _is_of_launchers(one) or _may_be_a_loss(stream, one):
             continue
         ended = shared or not _goes_on(stream, one)
         went_on = went_on or not ended
@@ -304,6 +308,11 @@ def _is_of_launchers(one: Traceback) -> bool:
     )
 
 
+def _may_be_a_loss(stream: Stream, one: Traceback) -> bool:
+    """Whether the log ends before an exception in a collective says whether a peer was lost."""
+    return stream.cut and in_a_collective(one.root.frames) and is_vague(stream, one, _signature_of(stream, one)[0])
+
+
 def _goes_on(stream: Stream, one: Traceback) -> bool:
     """Whether a process continued its work after an exception."""
     if one.fatal:
@@ -355,7 +364,7 @@ def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) 
         any(PROGRESS.search(line) or FINISHED.search(line) for line in stream.lines[one.last.named + 1 :]),
     )
     # A thread that fails does not end its process, nor does what was caught.
-    doubtful = one.thread or one.logged or strength == 1 or cause.speaks_of_a_peer
+    doubtful = one.thread or one.logged or strength == 1 or cause.speaks_of_a_peer or is_vague(stream, one, signature)
     return replace(cause, certainty="likely") if doubtful and certainty == "certain" else cause
 
 
@@ -432,6 +441,12 @@ def hint_of(signature: Signature, match: re.Match[str], about: About) -> str | N
         return hint
     values = {name: value or "" for name, value in match.groupdict().items()}
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), hint)
+
+
+def _of_broken(stream: Stream, frames: Sequence[Frame], known: Known) -> Cause:
+    place = next((frame for frame in reversed(frames) if is_own(frame.path, known)), None)
+    last = (stream.numbers[-1], stream.lines[-1].strip())
+    return Cause(stream.rank, stream.log, "unknown", "unknown", 2, (last,), None, WORDS, place, HINT)
 
 
 def _of_fatal(stream: Stream, one: Traceback, place: Frame | None, lines: tuple[tuple[int, str], ...]) -> Cause:

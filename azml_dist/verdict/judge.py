@@ -21,6 +21,7 @@ from azml_dist.verdict.heard import Cause
 from azml_dist.verdict.known import Ended, Known
 from azml_dist.verdict.losses import of_an_improper_end, of_losses, of_timeouts
 from azml_dist.verdict.signatures import Signature
+from azml_dist.verdict.unfinished import WORDS as UNFINISHED
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind, Verdict
 
 _FIRST_OF_ALL = frozenset({"preempted", "image-build", "launcher"})
@@ -55,7 +56,10 @@ class _Judge:
 
     def verdict(self) -> Verdict | None:
         """The first answer, from the strongest kind of evidence to the weakest."""
-        return self._of_a_rehearsal() or self._doubted(
+        return self._of_a_rehearsal() or self._in_part(self._doubted(self._by_strength()))
+
+    def _by_strength(self) -> Verdict | None:
+        return (
             self._of_the_run(first=True)
             or self._of_memory()
             or self.causes.of_a_silent_end()
@@ -73,6 +77,14 @@ class _Judge:
             or self._of_nothing()
         )
 
+    def _in_part(self, found: Verdict | None) -> Verdict | None:
+        """No rank is certain if the log of another one ends in a traceback: that one may have failed first."""
+        if found is None or found.certainty != "certain" or found.rank is None:
+            return found
+        return self._likely(
+            found, [c for c in self.case.every_cause if c.message == UNFINISHED and c.rank not in found.ranks]
+        )
+
     def _doubted(self, found: Verdict | None) -> Verdict | None:
         """A silent end is not certain if a rank that was stopped has a traceback, or the killed one ends with one."""
         if found is None or found.certainty != "certain" or found.exception:
@@ -83,10 +95,15 @@ class _Judge:
             if c.strength > 1
             and (self._was_stopped(c) if c.rank not in found.ranks else c.exception and not c.wrote_on)
         ]
-        lines = [
-            Evidence(c.rank, c.log, number, self.case.shown(text) or "") for c in others[:3] for number, text in c.lines
-        ]
-        return replace(found, certainty="likely", evidence=[*found.evidence, *lines][:EVIDENCE]) if others else found
+        return self._likely(found, others)
+
+    def _likely(self, found: Verdict, others: Sequence[Cause]) -> Verdict:
+        """The verdict if other causes make it doubtful."""
+        if not others:
+            return found
+        shown = self.case.shown
+        lines = [Evidence(c.rank, c.log, number, shown(text) or "") for c in others[:3] for number, text in c.lines]
+        return replace(found, certainty="likely", evidence=[*found.evidence, *lines][:EVIDENCE])
 
     def _was_stopped(self, cause: Cause) -> bool:
         end = self.case.seen.get(known_rank(cause.rank))

@@ -28,6 +28,8 @@ class Log:
     node: int | None = None
     arrived: Mapping[int, int] = field(default_factory=dict)
     """By line number, the place of a line in the order in which all lines arrived, if that was observed."""
+    cut: bool = False
+    """Whether its last line has no end, as in a copy of a log that was still being written."""
 
 
 @dataclass(frozen=True)

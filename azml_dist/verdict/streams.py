@@ -43,6 +43,8 @@ class Stream:
     """Indices of lines with torch's prefix, which marks the traceback that ended the process."""
     shared: bool = False
     """Whether several processes wrote to this log."""
+    cut: bool = False
+    """Whether its last line may be incomplete."""
     scanned: Scan | None = field(default=None, compare=False, repr=False)
     """The words in these lines, if they were looked for before."""
 
@@ -61,6 +63,14 @@ class Stream:
 
 def streams(log: Log) -> list[Stream]:
     """The streams in a log: one if one process wrote it, else one for each process that lines name."""
+    found = _streams(log)
+    if not log.cut:
+        return found
+    last = log.lines[-1].number
+    return [replace(one, cut=True) if one.numbers and one.numbers[-1] == last else one for one in found]
+
+
+def _streams(log: Log) -> list[Stream]:
     texts = [line.text for line in log.lines]
     scan = Scan(texts)
     lines = unwrapped(log.lines, scan.lines_with(OF_RECORDS))

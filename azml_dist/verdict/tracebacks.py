@@ -32,6 +32,8 @@ _QUALIFIED = re.compile(
     r"^(?P<name>(?:[A-Za-z_]\w*\.)+(?:<locals>\.|[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?P<of>)(?:: (?P<message>.*))?$"
 )
 """A name with its module, as `struct.error` or that of a class in a function: only right below the frames."""
+_BEGUN = re.compile(r"[A-Za-z_][\w.]*")
+"""What may be the beginning of the name of an exception."""
 _CAUSED = re.compile(r"The above exception was the direct cause|During handling of the above exception")
 _INNER = re.compile(r"Original Traceback|terminated with the following error|^Caught .+ in ")
 _THREAD = re.compile(r"^Exception in thread (?P<name>.+):")
@@ -125,6 +127,23 @@ def tracebacks(lines: Sequence[str], begins: Iterable[int] | None = None) -> lis
         child = any(map(_CHILD.match, before[-2:]))
         found.append(Traceback((one,), thread, logged, at_the_end, child, fatal))
     return found
+
+
+def unfinished(lines: Sequence[str], *, cut: bool) -> tuple[Frame, ...]:
+    """The frames of a traceback at the end of a log without its exception, or, if cut, without its whole name."""
+    lines = lines[: next((at for at in range(len(lines), 0, -1) if lines[at - 1].strip()), 0)]
+    begun = cut and bool(lines) and _BEGUN.fullmatch(lines[-1]) and not _RAISED.match(lines[-1])
+    end = len(lines) - 1 if begun else len(lines)
+    begin = end - 1
+    while begin >= 0 and lines[begin][:1].isspace():
+        begin -= 1
+    if begin < 0 or not _HEADER.search(lines[begin]):
+        return ()
+    places = [(at, frame) for at in range(begin + 1, end) if (frame := _FRAME.match(lines[at]))]
+    return tuple(
+        Frame(frame["path"], int(frame["line"]), frame["name"] or "<module>", _source(lines[:end], at + 1, False))
+        for at, frame in places
+    )
 
 
 def _belongs(previous: Traceback, one: Raised, between: Sequence[str]) -> bool:
