@@ -14,6 +14,7 @@ from azml_dist.local import find
 from azml_dist.overview import MOST, Overview, Seen, overview
 from azml_dist.plan.dumps import with_dumps
 from azml_dist.runs.bundled import BundledRun, is_bundle
+from azml_dist.runs.limits import check_count
 from azml_dist.runs.rerun import Rerun
 from azml_dist.runs.run import Run
 from azml_dist.show import Page, Shown, Table, abbreviated
@@ -226,6 +227,7 @@ def list_runs(
     `failed` keeps those that failed, `limit` the last ones. The trials of a sweep and the steps of a pipeline are
     those of one run. Raises `SubmitError` if the workspace cannot be reached; `azure=False` does not ask it.
     """
+    check_count("limit", limit, 0, hint="give the number of runs to list")
     workspace = _configured_workspace() if azure and not root else None
     there = _azure().AzureRun.latest(workspace, MOST if failed else limit) if workspace else []
     found = overview(root, here=here, there=there, failed=failed, limit=limit)

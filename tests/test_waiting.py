@@ -398,7 +398,7 @@ def test_the_limit_of_a_submission_counts_from_there(emulator: Emulator, azure: 
     with pytest.raises(RunFailed, match=r"had not started after 1 s \(provisioning until then\)"):
         run.wait(timeout=60)
 
-    with pytest.raises(JobError, match="must be above 0"):
+    with pytest.raises(JobError, match="must be greater than 0"):
         submit(job(), on=azure, max_wait=0)
 
 

@@ -394,7 +394,7 @@ def test_the_watch_can_be_turned_off(tmp_path: Path, off: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stall_after": -1}, "`stall_after` is -1"),
+        ({"stall_after": -1}, "`stall_after` must be 0 or more, not -1"),
         ({"stall_timeout": 0}, "`stall_timeout` must be greater than 0"),
         ({"stall_timeout": 5, "watch": False}, "`stall_timeout` needs the watch, which is off"),
     ],

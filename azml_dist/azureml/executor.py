@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from azml_dist.as_job import AnyJob, as_job, is_pipeline
@@ -12,6 +11,7 @@ from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import JobError, SubmitError
 from azml_dist.latest import note_started
 from azml_dist.plan.dumps import with_dumps
+from azml_dist.runs.limits import check_amount
 
 if TYPE_CHECKING:
     from azure.ai.ml.entities import Command
@@ -46,6 +46,7 @@ class AzureML:
         check: bool = True,
         script: bool = True,
     ) -> None:
+        check_amount("look_for", look_for, zero=True)
         self.workspace = workspace or Workspace()
         self._look_for = look_for
         self._service = service
@@ -101,7 +102,7 @@ class AzureML:
         orders = [with_dumps(job) for job in orders] if watch_hangs else orders
         is_checked = self._check if check is None else check
         _check_max_cost(max_cost, is_checked=is_checked)
-        _check_max_wait(max_wait)
+        check_amount("max_wait", max_wait, hint="give a number of seconds such as 1800")
         gate = self._gate(tell, max_cost) if is_checked else None
         results = Submission(self.workspace, self._look_for, self._service).submit(orders, gate)
         for result, meter in zip(results, gate.meters() if gate else (), strict=False):
@@ -132,14 +133,7 @@ def _not_a_pipeline(job: AnyJob) -> Job | Sweep:
 
 
 def _check_max_cost(amount: float | None, *, is_checked: bool) -> None:
-    if amount is None:
-        return
-    is_amount = isfinite(amount) and amount > 0
-    if not is_amount or not is_checked:
-        hint = "leave `max_cost` out, or check the job" if is_amount else "an amount such as 100"
-        raise JobError("a cost limit must be an amount above 0, and needs the check, which reads the price", hint=hint)
-
-
-def _check_max_wait(seconds: float | None) -> None:
-    if seconds is not None and not seconds > 0:  # which NaN is not, either
-        raise JobError("a limit on the time to the start must be above 0", hint="a number of seconds such as 1800")
+    check_amount("max_cost", amount, hint="give an amount such as 100")
+    if amount is not None and not is_checked:
+        hint = "leave `max_cost` out, or check the job"
+        raise JobError("`max_cost` needs the check, which reads the price", hint=hint)

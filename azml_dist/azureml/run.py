@@ -44,6 +44,7 @@ from azml_dist.page.html import RunPage
 from azml_dist.plan.world import Service
 from azml_dist.runs.download import Download
 from azml_dist.runs.foot import Seen
+from azml_dist.runs.limits import check_amount, check_count, check_timeout
 from azml_dist.runs.logs import Reading, Source
 from azml_dist.runs.run import Run, still_going_on
 from azml_dist.runs.selection import Selection
@@ -150,6 +151,8 @@ class AzureRun(Run):
 
         With `max_wait`, the run is cancelled if it has not started after so many seconds.
         """
+        check_timeout(timeout)
+        check_amount("max_wait", max_wait)
         limits = [] if max_wait is None else [MaxWait(max_wait)]
         status = self._watch.until(self._record.is_over, timeout, limits, tell, self._shown_live())
         if status != RunStatus.COMPLETED:
@@ -310,6 +313,7 @@ class AzureRun(Run):
         sample: int | None = None,
         resume: bool = False,
     ) -> Rerun:
+        check_count("sample", sample, 1, hint="give the number of files to fetch of each folder")
         before, details = self.job(), self._record.details()
         attempts = {name.attempt for name in self._record.log_names(details)}
         earlier = Earlier(

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from math import isfinite
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -139,6 +140,14 @@ def workspace_options(command: _C) -> _C:
     ):
         command = option(command)
     return command
+
+
+class Finite(click.FloatRange):
+    """A number in a range; neither NaN, which is in every range, nor without an end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        return number if isfinite(number) else self.fail(f"{number} is not a finite number.", param, ctx)
 
 
 @click.group(

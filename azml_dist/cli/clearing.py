@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,7 +36,8 @@ class _Age(click.ParamType):  # type: ignore[type-arg] # not generic when it run
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)\s*", str(value), re.ASCII)
         if not found:
             self.fail(f"{value!r} is not an age such as 7d, 12h or 30min", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        age = float(found[1]) * _UNITS[found[2]]
+        return age if isfinite(age) else self.fail(f"{found[0][:20]}… is too long for an age", param, ctx)
 
 
 @click.command(epilog=example("azml-dist rm quickstart-3f2a91"))

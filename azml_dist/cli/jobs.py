@@ -12,6 +12,7 @@ import click
 
 from azml_dist.cli.base import (
     DONE,
+    Finite,
     dry_run_option,
     example,
     fold_option,
@@ -252,13 +253,13 @@ def _would_run(asked: _Asked, apart: bool, max_trials: int | None, local: Mappin
 @click.option("--wait", is_flag=True, help="Wait until the run finishes and exit with its status.")
 @click.option(
     "--max-cost",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     metavar="AMOUNT",
     help="Refuse the job if it may cost more; with --wait, cancel it at that amount.",
 )
 @click.option(
     "--max-wait",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     metavar="SECONDS",
     help="Wait for the run's start, and cancel it if it has not started after SECONDS.",
 )

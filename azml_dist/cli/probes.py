@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from azml_dist.cli.base import DONE, FAILED, example, import_models, json_option, workspace_options
+from azml_dist.cli.base import DONE, FAILED, Finite, example, import_models, json_option, workspace_options
 from azml_dist.cli.output import say, tell_json, tell_page
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ _KINDS = ("pytorch", "mpi", "tensorflow", "ray", "none")
 @click.option("--environment", metavar="NAME", help="The environment of the jobs; by default a curated one with torch.")
 @click.option(
     "--max-cost",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     metavar="AMOUNT",
     help="Refuse the probe if its jobs may cost more together.",
 )
 @click.option(
     "--max-wait",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     metavar="SECONDS",
     default=1800.0,
     show_default=True,

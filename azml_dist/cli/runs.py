@@ -14,6 +14,7 @@ import click
 from azml_dist.cli.base import (
     DONE,
     FAILED,
+    Finite,
     example,
     fold_option,
     json_option,
@@ -108,7 +109,7 @@ def logs(
 
 @click.command(epilog=example("azml-dist wait quickstart-3f2a91 --timeout 600"))
 @last_argument
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after SECONDS.")
+@click.option("--timeout", type=Finite(min=0), metavar="SECONDS", help="Give up after SECONDS.")
 @plain_option
 @root_option
 @json_option

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any
 
 from azml_dist.emulator.given import known, made, mapping
@@ -128,6 +129,8 @@ def _as(name: str, kind: str, value: Any) -> Any:
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if kind == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not isfinite(value):
+            raise KnobError(f"{name} cannot be {value}: it is a finite number of seconds")
         if value < 0 and name not in ("clock_skew", "sas_seconds", "token_seconds"):
             raise KnobError(f"{name} cannot be {value}: it is a number of seconds from 0")
         return float(value)

@@ -14,6 +14,7 @@ from azml_dist.local.debug import PostMortem, post_mortem
 from azml_dist.local.faults.rehearsal import Rehearsal
 from azml_dist.local.roots import default_root
 from azml_dist.plan.world import Service
+from azml_dist.runs.limits import check_amount, check_count
 
 if TYPE_CHECKING:
     from azml_dist.runs.rerun import Rerun
@@ -118,21 +119,14 @@ def _rehearsal(options: Options) -> Rehearsal:
 
 
 def _check_numbers(options: Options) -> None:
-    if not 0 <= options.stall_after < float("inf"):
-        raise JobError(f"`stall_after` is {options.stall_after:g}", hint="give a number of seconds, or 0 for no notes")
-    if options.stall_timeout is not None:
-        if not options.stall_timeout > 0:
-            raise JobError("`stall_timeout` must be greater than 0", hint="leave it out to let a hung run continue")
-        if not options.watch:
-            raise JobError("`stall_timeout` needs the watch, which is off", hint="leave out one of the two options")
-    for name, seconds in (("timeout", options.timeout), ("preempt_after", options.preempt_after)):
-        if seconds is not None and not seconds > 0:
-            raise JobError(f"`{name}` must be greater than 0, not {seconds:g}", hint="give a number of seconds")
-    if options.retries < 0:
-        raise JobError(
-            f"`retries` must be 0 or more, not {options.retries}",
-            hint="give the number of times to restart a failed run",
-        )
+    check_amount("stall_after", options.stall_after, zero=True, hint="give a number of seconds, or 0 for no notes")
+    check_amount("stall_timeout", options.stall_timeout, hint="leave it out to let a hung run continue")
+    if options.stall_timeout is not None and not options.watch:
+        raise JobError("`stall_timeout` needs the watch, which is off", hint="leave out one of the two options")
+    check_amount("timeout", options.timeout)
+    check_amount("preempt_after", options.preempt_after)
+    check_amount("grace", options.grace, zero=True)
+    check_count("retries", options.retries, 0, hint="give the number of times to restart a failed run")
 
 
 def _check_packages(options: Options) -> None:

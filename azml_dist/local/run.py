@@ -19,6 +19,7 @@ from azml_dist.local.state import ARTIFACTS, RunFolder, RunState, cancelled_by
 from azml_dist.local.supervision import Supervision
 from azml_dist.regular import end_of, open_inside
 from azml_dist.runs.folding import labeller_of
+from azml_dist.runs.limits import check_amount, check_timeout
 from azml_dist.runs.logs import Reading, Source
 from azml_dist.runs.notebook import interruptible
 from azml_dist.runs.run import Run, pauses, still_going_on
@@ -90,6 +91,8 @@ class LocalRun(Run):
         return {path.name: self.folder / ARTIFACTS if _means_artifacts(path) else path for path in found}
 
     def wait(self, timeout: float | None = None, *, max_wait: float | None = None) -> LocalRun:
+        check_timeout(timeout)
+        check_amount("max_wait", max_wait)
         deadline = None if timeout is None else time.monotonic() + timeout
         looks, table = pauses(*_POLL), self._shown_live()
         with interruptible():

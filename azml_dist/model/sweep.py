@@ -39,7 +39,7 @@ class RandomSampling(Model):
     """The same seed draws the same values."""
     rule: Annotated[Literal["random", "sobol"], AnyCase] | None = None
     """`sobol` spreads the values more evenly than `random`."""
-    logbase: Text | float | None = None
+    logbase: Text | Annotated[float, Field(allow_inf_nan=False)] | None = None
     """A setting for Azure ML's Sobol sequence."""
 
 

@@ -51,9 +51,9 @@ class Bandit(Policy):
 
     type: Annotated[Literal["bandit"], AnyCase] = Field(default="bandit", repr=False)
     """The kind of policy."""
-    slack_factor: Annotated[float, Field(ge=0)] | None = None
+    slack_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """The allowed distance as a ratio: with 0.2 and a best value of 0.8, anything below 0.8 / 1.2 stops the trial."""
-    slack_amount: Annotated[float, Field(ge=0)] | None = None
+    slack_amount: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """The allowed distance as an absolute value."""
 
     @model_validator(mode="after")

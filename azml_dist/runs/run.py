@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azml_dist.errors import DistError, NotFound
+from azml_dist.runs.limits import check_count
 from azml_dist.runs.logs import Logs, Reading, Source, as_text
 from azml_dist.runs.notebook import InPlace, notebook
 from azml_dist.runs.plot import Plot, plot
@@ -76,6 +77,7 @@ class Run(Shown, ABC):
         `follow` also waits for new lines, until the run ends; `tail` keeps only the last existing lines of each
         rank.
         """
+        check_count("tail", tail, 0, hint="give the number of lines to keep of each rank")
         ranks = self.ranks(rank, node)
         return Logs(lambda: as_text(self.chunks(ranks, label=rank is None, follow=follow, tail=tail)))
 
