@@ -8,15 +8,11 @@ from collections.abc import Iterator
 
 from azml_dist.errors import Finding
 from azml_dist.notation import shell
-from azml_dist.script.guards import is_for_one_rank
 from azml_dist.script.look import Look
 from azml_dist.script.source import Module, Program
+from azml_dist.script.trainers import of_trainers
 from azml_dist.words import late, plural
 
-_TRAINERS = (
-    *("lightning.Trainer", "lightning.pytorch.Trainer", "pytorch_lightning.Trainer"),
-    *("lightning.Fabric", "lightning.fabric.Fabric", "lightning_fabric.Fabric"),
-)
 _WRAPPERS = (".DistributedDataParallel", "torch.distributed.fsdp.FullyShardedDataParallel")
 _STARTS_A_GROUP = (
     r"init_process_group|init_distributed|init_device_mesh|Accelerator|lightning|deepspeed|horovod|transformers"
@@ -33,93 +29,11 @@ _KNOWN_PACKAGES = frozenset(
 
 def of_counts(look: Look) -> Iterator[Finding]:
     """All findings about numbers of nodes and processes, and about what starts the process group."""
-    for module, call in look.calls(*_TRAINERS):
-        yield from _trainer(look, module, call)
+    yield from of_trainers(look)
     yield from _launchers(look)
     yield from _groups(look)
     yield from _parameter_servers(look)
     yield from _empty_ps(look)
-
-
-def _trainer(look: Look, module: Module, call: ast.Call) -> Iterator[Finding]:
-    """With Lightning, ranks wait for each other if its number of processes differs from that of the job (seen).
-
-    With one device and no strategy, each trains alone (seen): on purpose, if one rank tests after all have trained.
-    """
-    given = {keyword.arg: keyword.value for keyword in call.keywords}
-    if None in given or look.kind not in ("PyTorch", None) or (look.kind is None and look.entry.launcher):
-        return
-    if "horovod" in (look.value(given.get("accelerator")), look.value(given.get("strategy"))):
-        return  # which counts the processes itself
-    nodes = look.number(given["num_nodes"]) if "num_nodes" in given else 1
-    devices = _devices(look, given.get("devices", given.get("gpus")))
-    if nodes is None or is_for_one_rank(look, module, call):
-        return
-    what = module.full_name(call.func).rpartition(".")[2]
-    wants = f"`num_nodes={nodes}`" if "num_nodes" in given else "`num_nodes=1`, its default"
-    job_nodes, per_node = look.job.node_count, look.per_node
-    has_strategy = _has_strategy(look, given.get("strategy"))
-    if _is_alone(look, call):
-        yield from _alone(look, module, call)
-    elif nodes != job_nodes:
-        has_several_gpus = look.size is not None and look.size.gpu_count > 1 and "accelerator" not in given
-        may_be_alone = nodes == 1 and devices is None and not has_strategy and not has_several_gpus
-        yield from look.finding(
-            "trainer-counts",
-            "warning" if may_be_alone else look.level(call),
-            (module, call),
-            f"the {what} is for {wants}, but the job has {plural(job_nodes, 'node')}: its ranks wait for each other"
-            f" forever{', or each trains alone if it sees one device' if may_be_alone else ''}",
-            f"write `num_nodes={job_nodes}`, or `num_nodes=int(os.environ.get('AZUREML_NODE_COUNT', 1))`",
-        )
-    elif devices is not None and per_node is not None and look.kind == "PyTorch" and devices != per_node:
-        yield from look.finding(
-            "trainer-counts",
-            look.level(call),
-            (module, call),
-            f"the {what} is for `devices={devices}`, but the job starts {plural(per_node, 'process', 'processes')} on"
-            " each node: its ranks wait for each other forever",
-            f"write `devices={per_node}`, or set `distribution.process_count_per_instance` to {devices}",
-        )
-
-
-def _has_strategy(look: Look, node: ast.expr | None) -> bool:
-    """Whether it is one for several processes; `auto` and None leave that to the number of devices."""
-    return isinstance(node, ast.Call) or look.value(node) not in (None, "auto")
-
-
-def _is_alone(look: Look, call: ast.Call) -> bool:
-    given = {keyword.arg: keyword.value for keyword in call.keywords}
-    nodes = look.number(given["num_nodes"]) if "num_nodes" in given else 1
-    has_none = "strategy" not in given or look.value(given["strategy"]) == "auto"
-    return nodes == 1 and _devices(look, given.get("devices", given.get("gpus"))) == 1 and has_none
-
-
-def _alone(look: Look, module: Module, call: ast.Call) -> Iterator[Finding]:
-    processes = look.job.node_count * (look.per_node or 1)
-    others = [other for _, other in look.calls(*_TRAINERS)]
-    if look.kind is None or processes == 1 or not all(_is_alone(look, other) for other in others):
-        return  # one rank may test a model that all have trained
-    yield from look.finding(
-        "trainer-counts",
-        "warning",
-        (module, call),
-        f"`devices=1` on one node and no `strategy`: each of the {processes} processes of the job trains alone",
-        f"write `num_nodes={look.job.node_count}, devices={look.per_node}`, or start one process",
-    )
-
-
-def _devices(look: Look, node: ast.expr | None) -> int | None:
-    value = look.value(node)
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part.strip()] if "," in value else _whole(value)
-    if isinstance(value, list | tuple):
-        return len(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.strip().isdigit() else None
 
 
 _NODES = {"torchrun": ("--nnodes",), "accelerate launch": ("--num_machines", "--num-machines")}

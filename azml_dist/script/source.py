@@ -195,6 +195,10 @@ class Program:
             self._parsed[path] = self._parse(path)
         return self._parsed[path]
 
+    def text(self, path: str) -> str | None:
+        """The text of a file of the code folder; None if it is not there, or cannot be read."""
+        return self._text(path) if path in self._files else None
+
     def find(self, name: str, importer: Module) -> str | None:
         """The file of a module such as `utils.env`, or `.env` in an import; None if it is not in the code folder."""
         base = self.start

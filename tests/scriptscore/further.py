@@ -378,4 +378,46 @@ _FILES = [
     ),
 ]
 
-FURTHER = [*_MASTERS, *_ENTRIES, *_VARIABLES, *_FILES]
+
+_CLI = "from lightning.pytorch.cli import LightningCLI\n"
+_MAIN = _CLI + "def main():\n    cli = LightningCLI(Model, Data, save_config_callback=None)\nmain()\n"
+_OWN = _CLI + "class CLI(LightningCLI):\n    def add_arguments_to_parser(self, parser):\n"
+
+
+def _cli(level: str | None, arguments: str, script: str = _MAIN, config: str = "", job: dict[str, Any] = TORCH) -> Case:
+    files = {"conf/a.yaml": config} if config else None
+    return _case("trainer-counts", level, script, job, f"python train.py {arguments}", files)
+
+
+_COMMAND_LINES = [
+    _cli("error", "fit --trainer.devices 4 --trainer.num_nodes 1"),
+    _cli("error", "fit --trainer.devices=2 --trainer.num_nodes=2"),
+    _cli("error", "fit --trainer.devices 8 --trainer.num_nodes $AZUREML_NODE_COUNT --trainer.num_nodes 2"),
+    _cli("error", "fit --trainer.strategy ddp"),
+    _cli("error", "fit --config conf/a.yaml", config="trainer:\n  devices: 4\n  num_nodes: 4\n"),
+    _cli("error", "--config conf/a.yaml fit", config="fit:\n  trainer: {devices: [0, 1], num_nodes: 2}\n"),
+    _cli("error", "fit -c conf/a.yaml --trainer.devices 2", config="trainer: {devices: 4, num_nodes: 2}\n"),
+    _cli("error", "fit", _CLI + "LightningCLI(trainer_defaults={'devices': 4, 'strategy': 'fsdp'})\n"),
+    _cli("error", "fit --trainer.devices 4", _OWN + "        parser.add_argument('--x')\ncli = CLI()\n"),
+    _cli("warning", "fit --trainer.devices 1"),
+    _cli("warning", "fit"),
+    _cli(None, "fit --trainer.devices 4 --trainer.num_nodes 2"),
+    _cli(None, "fit --trainer.devices auto --trainer.num_nodes=2"),
+    _cli(None, "fit --trainer.devices 0,1,2,3 --trainer.num_nodes $AZUREML_NODE_COUNT"),
+    _cli(None, "fit --config conf/a.yaml", config="trainer:\n  devices: -1\n  num_nodes: 2\n  strategy: ddp\n"),
+    _cli(None, "--config conf/a.yaml fit", config="fit:\n  trainer: {devices: 4, num_nodes: 2}\n"),
+    _cli(None, "fit --config conf/a.yaml --trainer.num_nodes 2", config="trainer: {devices: 4, num_nodes: 8}\n"),
+    _cli(None, "fit --config conf/a.yaml --trainer.num_nodes 2", config="trainer: trainer.yaml\n"),
+    _cli(None, "fit --config conf/a.yaml", config="trainer: {num_nodes: '${oc.env:AZUREML_NODE_COUNT}'}\n"),
+    _cli(None, "fit --config conf/a.yaml", config="[not, a, mapping]\n"),
+    _cli(None, "fit --config conf/other.yaml"),
+    _cli(None, "fit $ARGUMENTS"),
+    _cli(None, "fit --print_config"),
+    _cli(None, "fit", _OWN + "        parser.set_defaults({'trainer.num_nodes': 2})\ncli = CLI()\n"),
+    _cli(None, "fit", _CLI + "LightningCLI(parser_kwargs={'default_config_files': ['a.yaml']})\n"),
+    _cli(None, "fit", _CLI + "import sys\nLightningCLI(args=sys.argv[1:] + ['--trainer.num_nodes=2'])\n"),
+    _cli(None, "fit", _CLI + "LightningCLI(trainer_defaults={'devices': 4, 'num_nodes': 2})\n"),
+    _cli(None, "fit --trainer.devices 4", job={"instance_type": "Standard_NC24s_v3"}),
+]
+
+FURTHER = [*_MASTERS, *_ENTRIES, *_VARIABLES, *_FILES, *_COMMAND_LINES]
