@@ -273,7 +273,7 @@ def test_what_a_rank_writes_after_an_exception_that_it_had_logged_is_told() -> N
     alone = verdict({0: logged, 1: raised(LOST)}, {0: Ended(1), 1: Ended(1)}, here=True)
 
     assert (found.exception, found.certainty, found.rank) == ("ValueError", "likely", 0)
-    assert found.hint == "the script caught this exception, and its last line is `the data set is too small`"
+    assert found.hint == "the script may have caught this exception: its last line is `the data set is too small`"
     assert found.evidence[-1].text == "the data set is too small"
     assert alone.hint is None
 

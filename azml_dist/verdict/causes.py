@@ -10,6 +10,7 @@ from azml_dist.verdict.case import KILL, STOPS, Case, known_rank, least, summary
 from azml_dist.verdict.ends import by_signal
 from azml_dist.verdict.exits import of_codes, of_fatal_signals, of_kills
 from azml_dist.verdict.heard import OF_COMMANDS, Cause
+from azml_dist.verdict.losses import of_timeouts
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind, Verdict
 
 _CLOCKS = 1.0
@@ -167,8 +168,11 @@ class Causes:
             rank = first
         if self._another_ended_first(ranks):
             certainty = least(certainty, "likely")
+        late = self._who_then_waited(group, ranks)
+        rank = rank if late is None else late
         last = self._last_words(cause) if len(group) == 1 else None
-        said = f"the script caught this exception, and its last line is `{last.text}`" if last else None
+        said = f"the script may have caught this exception: its last line is `{last.text}`" if last else None
+        waited = f"the others then waited for rank {late} in a collective" if late is not None else None
         evidence = [Evidence(one.rank, one.log, number, text) for one in group[:4] for number, text in one.lines]
         return self._case.make(
             cause.kind,
@@ -178,9 +182,16 @@ class Causes:
             exception=cause.exception,
             message=cause.message,
             place=cause.place,
-            hint="; ".join(filter(None, (cause.hint, said))) or None,
+            hint="; ".join(filter(None, (cause.hint, said, waited))) or None,
             evidence=[*evidence, last] if last else evidence,
         )
+
+    def _who_then_waited(self, group: Sequence[Cause], ranks: Sequence[int]) -> int | None:
+        """Of ranks that have all lost a thread, the one in which the main thread waited, too: the others time out."""
+        if len(ranks) < 2 or not all(cause.thread for cause in group):
+            return None
+        found = of_timeouts(self._case)
+        return found.rank if found and found.rank in ranks else None
 
     def _last_words(self, cause: Cause) -> Evidence | None:
         """What a rank wrote after an exception that it had caught and logged, as `sys.exit` does with a text."""
@@ -278,6 +289,9 @@ def _strongest(causes: Sequence[Cause]) -> Cause:
     at_top = [cause for cause in causes if cause.strength == top]
     said = [cause for cause in at_top if cause.exception is None]
     raised = [cause for cause in at_top if cause.exception is not None]
+    if raised and raised[-1].waited:
+        # The thread that should have given it something has failed before.
+        raised = [cause for cause in raised if cause.thread] or raised
     certain = [cause for cause in raised if cause.certainty == "certain"]
     special = [c for c in said if c.kind in ("gpu-hardware", "shared-memory", "gpu-out-of-memory", "crash")]
     best = (special or certain[-1:] or raised[-1:] or said)[-1 if not special else 0]

@@ -200,6 +200,8 @@ def of_codes(case: Case, ends: Mapping[int, Ended] | None = None) -> Verdict | N
     hint = {126: "the program is not executable", 127: "the program was not found"}.get(end.exit_code or 0)
     if end.exit_code == 124 and re.search(r"\btimeout\b", case.known.command or ""):
         hint = "`timeout` in the command ends a program with this code when its time is over"
+    if any("MPI_ABORT" in one.text for one in case.stated_of(rank, None)):
+        hint = "it called `MPI_Abort`, which ends all ranks: see its last lines"
     hint = hint or _hint_of_words(case, last)
     return case.make(
         "exit-code",

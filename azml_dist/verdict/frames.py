@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from azml_dist.verdict.known import CODE_ROOT, Known
-from azml_dist.verdict.signatures import CUT_FILE, NO_ANSWER, Signature, compiled
+from azml_dist.verdict.signatures import CUT_FILE, NO_ANSWER, UNSET, Signature, compiled
 from azml_dist.verdict.tracebacks import Frame, Raised
 
 _LIBRARY = re.compile(
@@ -37,6 +37,7 @@ _BY_FRAMES = (
     ),
     _By(r"[/\\]torch[/\\](?:serialization|_weights_only_unpickler)\.py$|[/\\]pickle\.py$", "EOFError", CUT_FILE),
 )
+_ENVIRONMENT = re.compile(r"^<frozen os>$|[/\\]os\.py$")
 
 
 def is_own(path: str, known: Known) -> bool:
@@ -67,8 +68,11 @@ def is_here(frames: Sequence[Frame], known: Known) -> bool:
 
 
 def by_frames(raised: Raised) -> Signature | None:
-    """What an exception means that speaks of a connection or an end: that of a server or a file, and not of a peer."""
+    """What an exception means by where it was raised: a connection or an end may be that of a server or a file."""
     name = raised.name.rpartition(".")[2]
+    last = raised.frames[-1] if raised.frames else None
+    if name == "KeyError" and last and last.function == "__getitem__" and _ENVIRONMENT.search(last.path):
+        return UNSET
     for one in _BY_FRAMES:
         if re.fullmatch(one.names, name) and any(compiled(one.paths).search(frame.path) for frame in raised.frames):
             return one.signature

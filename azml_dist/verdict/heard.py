@@ -71,6 +71,10 @@ _PRINT = re.compile(
 _KERNEL_COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 _NEAR = 12
 """Lines before a failure that are kept."""
+_OF_A_GRAPH = re.compile(r"^\{\{\w+ [^{}]*\}\} |(?: \[Op:\w+\])?(?: name: ?)?$")
+"""What TensorFlow puts around a message: names of its own functions."""
+_WAITED = re.compile(r"^(?:Empty|Full|Timeout\w*|BrokenBarrierError)$")
+"""Exceptions of a thread that waited for another one, which may have failed."""
 _SIGNIFICANT = re.compile(r"\d+|0x[0-9a-f]+")
 
 
@@ -104,6 +108,8 @@ class Cause:
     """Whether any line follows that speaks of its work, which may have waited in a buffer."""
     again: bool = False
     """Whether the same exception came before, at the same place: the script had caught it there."""
+    thread: str | None = None
+    """The thread that it ended, which is not the main one."""
     lost_later: Literal["", "gone", "late"] = ""
     """What a later exception of this process says of a peer: that one ended it."""
 
@@ -111,6 +117,11 @@ class Cause:
     def speaks_of_a_peer(self) -> bool:
         """Whether its words may be those of a script that lost another process."""
         return self.signature is None and bool(OF_A_PEER.search(self.message or ""))
+
+    @property
+    def waited(self) -> bool:
+        """Whether it waited in vain, perhaps for another thread of its process."""
+        return not self.thread and bool(_WAITED.match(self.exception or ""))
 
     @property
     def likeness(self) -> tuple[str, str | None, str]:
@@ -310,7 +321,11 @@ def _is_of_launchers(one: Traceback) -> bool:
 
 def _may_be_a_loss(stream: Stream, one: Traceback) -> bool:
     """Whether the log ends before an exception in a collective says whether a peer was lost."""
-    return stream.cut and in_a_collective(one.root.frames) and is_vague(stream, one, _signature_of(stream, one)[0])
+    return (
+        stream.cut
+        and in_a_collective(one.root.frames)
+        and is_vague(stream, one, _signature_of(stream, one, one.root)[0])
+    )
 
 
 def _goes_on(stream: Stream, one: Traceback) -> bool:
@@ -333,15 +348,15 @@ def _steps(lines: Sequence[str]) -> int:
 
 
 def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) -> Cause | Loss:
-    signature, match = _signature_of(stream, one)
-    raised, place = one.root, _place(one, known)
+    raised, place = _telling(one, known), _place(one, known)
+    signature, match = _signature_of(stream, one, raised)
     if one.fatal:
         return _of_fatal(stream, one, place, _lines(stream, one))
     if (signature is None or signature.role != "root") and (said := by_frames(raised)):
         signature, match = said, compiled(said.pattern).search(raised.text)
     if signature and signature.role == "cascade" and match:
         return _of_lost_peer(stream, raised, signature, match, place)
-    kind, certainty, blame, hint = _meaning(stream, one, signature, match, known)
+    kind, certainty, blame, hint = _meaning(stream, one, raised, signature, match, known)
     strength = 1 if not ended else 2 if signature and signature.role == "confirmation" else 3
     cause = Cause(
         stream.rank,
@@ -351,7 +366,7 @@ def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) 
         strength,
         _lines(stream, one),
         _short(raised.name),
-        raised.message or None,
+        _OF_A_GRAPH.sub("", raised.message) or None,
         place if not signature or signature.place else None,
         hint,
         blame,
@@ -362,15 +377,30 @@ def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) 
         one.logged,
         _steps(stream.lines[one.end :]) > _FEW_STEPS,
         any(PROGRESS.search(line) or FINISHED.search(line) for line in stream.lines[one.last.named + 1 :]),
+        thread=one.thread,
     )
     # A thread that fails does not end its process, nor does what was caught.
     doubtful = one.thread or one.logged or strength == 1 or cause.speaks_of_a_peer or is_vague(stream, one, signature)
     return replace(cause, certainty="likely") if doubtful and certainty == "certain" else cause
 
 
-def _signature_of(stream: Stream, one: Traceback) -> tuple[Signature, re.Match[str]] | tuple[None, None]:
-    """The signature of what was raised first, or of what came of it where that says more."""
-    raised = one.root
+def _telling(one: Traceback, known: Known) -> Raised:
+    """What was raised first, or that into which the same function of a library turned it, if only this is known."""
+    root = one.root
+    if len(one.chain) > 1 and not by_frames(root) and not _recognized(root.text, root.name)[0]:
+        places = {(frame.path, frame.function) for frame in root.frames if not is_own(frame.path, known)}
+        for later in one.chain[1:]:
+            at = later.frames[-1] if later.frames else None
+            signature = _recognized(later.text, later.name)[0] if at and (at.path, at.function) in places else None
+            if signature and signature.role == "root":
+                return later
+    return root
+
+
+def _signature_of(
+    stream: Stream, one: Traceback, raised: Raised
+) -> tuple[Signature, re.Match[str]] | tuple[None, None]:
+    """The signature of what was raised, or of what came of it where that says more."""
     # Messages of graphs and compilers come after an empty line, with frames in between.
     end = raised.end + _BELOW if stream.lines[raised.named].rstrip().endswith(":") else raised.end
     text = "\n".join(stream.lines[raised.named : end])
@@ -412,9 +442,13 @@ def _recognized(message: str, name: str) -> tuple[Signature, re.Match[str]] | tu
 
 
 def _meaning(
-    stream: Stream, one: Traceback, signature: Signature | None, match: re.Match[str] | None, known: Known
+    stream: Stream,
+    one: Traceback,
+    raised: Raised,
+    signature: Signature | None,
+    match: re.Match[str] | None,
+    known: Known,
 ) -> tuple[Kind, Certainty, str, str | None]:
-    raised = one.root
     if signature and match:
         about = About(raised.text, stream.text[-20000:], known)
         return signature.kind, signature.certainty, signature.blame, hint_of(signature, match, about)

@@ -15,7 +15,9 @@ _TOTAL = re.compile(
     r"(?: of which (?P<free>[\d.]+ \w+) is free| total capacity)"
 )
 _LOADED = re.compile(r"(?i)(?:resum|load|restor)\w*\b.{0,40}\b(?:checkpoint|ckpt|state)|resumed (?:at|from)")
-_NOT_TORCH = re.compile(r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|(?:XPU|NPU|HPU|MPS backend) out of")
+_NOT_TORCH = re.compile(
+    r"RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|Dst tensor|(?:XPU|NPU|HPU|MPS backend) out of"
+)
 """Messages of frameworks and devices that do not read `PYTORCH_CUDA_ALLOC_CONF`."""
 _HOW_TO_GET = {
     "torch": "pip install 'azml-dist[torch]'",
@@ -39,6 +41,12 @@ _DISTRIBUTION = {
     "attr": "attrs",
 }
 """How to install a module whose package has another name."""
+_LOGINS = {
+    "wandb": ("WANDB_API_KEY", "WANDB_MODE=offline"),
+    "comet": ("COMET_API_KEY", "COMET_MODE=disabled"),
+    "neptune": ("NEPTUNE_API_TOKEN", "NEPTUNE_MODE=offline"),
+}
+"""The variables with the key of a server, and with which its client needs none."""
 _PORT = re.compile(r"\bport:? (\d+)")
 _OF_MPI = {"6105", "54965"}
 """The ports that DeepSpeed and others choose in MPI jobs on Azure ML (`deepspeed/comm/comm.py`)."""
@@ -147,6 +155,89 @@ def of_a_script(found: re.Match[str], about: About) -> str:
     return f"there is no `{name}` in the code: check its name in the command, and that `code` is the right folder"
 
 
+def of_a_login(found: re.Match[str], about: About) -> str:
+    """Which variable takes the key of the server to which the script reports."""
+    service = next((name for name in _LOGINS if name in about.text.lower()), None)
+    if service is None:
+        return "the server that the script reports to requires a login: pass its key to the job as a secret"
+    variable, without = _LOGINS[service]
+    return f"pass `{variable}` to the job as a secret, or set `{without}` to do without a login"
+
+
+def of_json(found: re.Match[str], about: About) -> str:
+    """What is often wrong with a text that should be JSON."""
+    what, place = found["what"], f"line {found['line']}, column {found['column']}"
+    if what == "Expecting value" and place == "line 1, column 1":
+        return "the text is empty or no JSON at all: print its beginning; another process may just be writing the file"
+    if what == "Extra data":
+        return f"the JSON ends before {place}: a file with one object per line must be read line by line"
+    return f"the text is no JSON at {place}: it allows no comma before `}}` or `]`, no comments and no single quotes"
+
+
+def of_yaml(found: re.Match[str], about: About) -> str:
+    """Where YAML is wrong, and how."""
+    name = f"`{found['file']}`" if not found["file"].startswith("<") else "the text"
+    said = re.sub(r"^\w+Error: ", "", found["what"]).strip()
+    if "python/" in said:
+        return f"{name} contains objects of Python, which `yaml.safe_load` does not read: write plain values"
+    return f"{name} is wrong at line {found['line']}, column {found['column']}: {said}"
+
+
+def of_a_driver(found: re.Match[str], about: About) -> str:
+    """Which CUDA the driver supports: 11040 is 11.4."""
+    version = int(found["version"])
+    cuda = f"{version // 1000}.{version % 1000 // 10}"
+    return f"the driver of the node supports CUDA up to {cuda}: install a torch that was built for that or an older one"
+
+
+def of_nccl_versions(found: re.Match[str], about: About) -> str:
+    """Which ranks use another NCCL: 22705 is 2.27.5."""
+    who = "the processes use different versions of NCCL"
+    if found["one"] and found["other"]:
+        one, other = (f"{int(n) // 10000}.{int(n) // 100 % 100}.{int(n) % 100}" for n in (found["one"], found["other"]))
+        who = f"rank {found['rank']} uses NCCL {one}, rank {found['peer']} {other}"
+    return f"{who}: use one image on all nodes, and let `LD_LIBRARY_PATH` and `LD_PRELOAD` name no other NCCL"
+
+
+def of_a_package(found: re.Match[str], about: About) -> str:
+    """How to install the package that a library asks for."""
+    name = next(name for name in found.groups() if name)
+    if about.known.here:
+        return f"`pip install '{name.lower()}'`: local runs use the packages of this machine"
+    return f"add `{name.lower()}` to the environment of the job"
+
+
+def of_devices(found: re.Match[str], about: About) -> str:
+    """Which devices were mixed."""
+    named = re.findall(r"\b(?:cuda(?::\d+)?|cpu|mps|xpu|meta)\b", found["what"].partition("(when")[0])
+    devices = list(dict.fromkeys(named))
+    if len(devices) == 2 and all(one.startswith("cuda:") for one in devices):
+        return (
+            f"tensors on {devices[0]} and {devices[1]} meet in one process: give each process one GPU with"
+            " `torch.cuda.set_device(int(os.environ['LOCAL_RANK']))`, and load with `map_location`"
+        )
+    if "meta" in devices:
+        return "a part of the model is still on the meta device, without values: load its weights, or use `to_empty`"
+    return "the model, its inputs and the labels must be on one device: move each with `.to(device)`"
+
+
+def of_types(found: re.Match[str], about: About) -> str:
+    """Which types were mixed."""
+    values = found.groupdict()
+    if "Long" in (values["wanted"], values["target"], values["types"]):
+        return "labels and indices must be integers: convert them with `.long()`"
+    named = [one for one in found.groups() if one]
+    pair = " and ".join(one.replace("c10::", "") for one in named[:2])
+    return f"tensors of types {pair} meet: use `torch.autocast`, or convert the input or the model with `.to(dtype)`"
+
+
+def of_a_config(found: re.Match[str], about: About) -> str:
+    """Which configurations there are instead of the missing one."""
+    options = (found["options"] or "").split()
+    there = f": there are {', '.join(f'`{one}`' for one in options[:8])}" if options else ""
+    return f"there is no configuration `{found['wrong']}`{there}; check that no ignore file leaves it out"
+
+
 def of_a_program(found: re.Match[str], about: About) -> str:
     """What to check if a shell does not find a program: options on a line of their own are none."""
     path = found["path"]
@@ -189,9 +280,10 @@ def of_a_checkpoint(found: re.Match[str], about: About) -> str:
                 " build the model with the options that were used for the checkpoint"
             )
         if keys := _MISSING_KEYS.search(line):
+            first = keys["keys"].split(",")[0].strip(" .")
             return (
-                f"{keys['what'].lower()} keys such as {keys['keys'].split(',')[0].strip()}: the model differs from the"
-                " saved one, or its names have a prefix such as `module.`"
+                f"{keys['what'].lower()} keys such as {first}: the model differs from the saved one, or its names have"
+                " a prefix such as `module.`"
             )
     return "build the model with the options that were used for the checkpoint"
 

@@ -13,6 +13,10 @@ from azml_dist.verdict.verdict import Evidence, Kind, Verdict
 _INTERRUPTED = re.compile(r"KeyboardInterrupt")
 _LATE = ("collective-timeout", "rendezvous")
 """Kinds of losses of ranks that waited for another one."""
+_OF_AN_ERROR = re.compile(
+    r"(?i)\b(?:errors?|fatal|invalid|missing|must|cannot|can't|could not|failed|failure|not found|usage|abort\w*)\b"
+)
+"""Words of a last line with which a script may have ended itself."""
 _GONE = "it ended while other ranks still had to exchange data with it"
 _PERHAPS_GONE = "it may have ended well, while other ranks still had to exchange data with it"
 
@@ -123,6 +127,8 @@ def of_losses(case: Case) -> Verdict | None:
     if all(_INTERRUPTED.search(loss.text) for loss in losses):
         evidence = [Evidence(loss.rank, loss.log, loss.line, loss.text) for loss in losses[:2]]
         return case.make("canceled", "likely", None, [], message="it was interrupted (Ctrl-C)", evidence=evidence)
+    if all(loss.values.get("actor") for loss in losses):
+        return _of_actors(case, losses)
     lost = {loss.rank for loss in losses}
     early = [r for r in case.ranks if r not in lost and (e := case.seen.get(r)) and e.well]
     early = early or [h.rank for h in case.heard if h.rank is not None and h.rank not in lost and h.finished]
@@ -142,14 +148,17 @@ def of_losses(case: Case) -> Verdict | None:
         )
     lead = silent[0] if len(silent) == 1 and len(case.ranks) > 1 else None
     if lead is not None and lead not in case.seen and case.was_left:
+        last = case.last_lines([lead])
+        told = next((one.text for one in last[-1:] if _OF_AN_ERROR.search(one.text)), None)
+        hint = "see its last lines: `sys.exit` leaves a text at most; SIGKILL, a crash and `os._exit` leave nothing"
         return case.make(
-            "killed",
+            "exit-code" if told else "killed",
             "likely",
             lead,
             [lead],
             message="it ended without a traceback, and the others lost their connection to it",
-            hint="see its last lines: `sys.exit` leaves a text at most; SIGKILL, a crash and `os._exit` leave nothing",
-            evidence=[*case.last_lines([lead]), *evidence],
+            hint=f"its last line is `{told}`, with which `sys.exit` may have ended it" if told else hint,
+            evidence=[*last, *evidence],
         )
     who = f"rank {lead} may have ended first, without a traceback" if lead is not None else "no log says why"
     return case.make(
@@ -160,4 +169,19 @@ def of_losses(case: Case) -> Verdict | None:
         message=f"ranks lost a peer; {who}",
         hint="find the rank whose log ends first, and how its process ended",
         evidence=[*evidence, *(case.last_lines([lead]) if lead is not None else [])],
+    )
+
+
+def _of_actors(case: Case, losses: Sequence[Loss]) -> Verdict:
+    """An actor of Ray is no rank: it may have run on any node."""
+    where = next((loss.values for loss in losses if loss.values.get("pid")), None)
+    which = f"process {where['pid']} on {where['ip']}" if where else "its process"
+    return case.make(
+        "unknown",
+        "unknown",
+        None,
+        [],
+        message="an actor of Ray died, and no log says why",
+        hint=f"{which} has a log of its own on its node, in `/tmp/ray/session_latest/logs`; memory may have run out",
+        evidence=[Evidence(loss.rank, loss.log, loss.line, loss.text) for loss in losses[:4]],
     )

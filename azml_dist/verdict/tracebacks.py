@@ -44,7 +44,7 @@ _NOBODY_WAITED = re.compile(r"^(?:Task|Future) exception was never retrieved")
 _AT_THE_END = re.compile(r"^(?:Exception ignored (?:in|on)|Error in (?:atexit|sys\.)|Exception in thread .*shutdown)")
 _SHUTDOWN = re.compile(r"can't (?:create|register|start).* at (?:interpreter )?shutdown|sys\.meta_path is None")
 _LOGGED = re.compile(r"^\[?\d{4}[-/]\d\d[-/]\d\d|^\[[EWI]\d{4} |^[EWI]\d{4} |^(?:INFO|WARNING|ERROR|DEBUG)\b")
-LOGGED_ERROR = re.compile(r"\b(?:ERROR|CRITICAL|WARN(?:ING)?|EXCEPTION)\b|^\[?[EW]\d{4} ")
+LOGGED_ERROR = re.compile(r"\b(?:ERROR|CRITICAL|(?<!NCCL )WARN(?:ING)?|EXCEPTION)\b|^\[?[EW]\d{4} ")
 _BETWEEN = 8
 """Lines of other processes that may appear between two frames."""
 _LOOK_AHEAD = 6
@@ -52,6 +52,8 @@ _MESSAGE = 14
 """How many lines of a message to read."""
 _FRAMES = 200
 _GRAPH_ERROR = "Graph execution error:"
+_OF_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\.$")
+"""What Keras puts before the message of an exception, which follows after an empty line."""
 _GRAPH = 120
 """How many lines below it to look for the reason: there are the frames in which each operation was made."""
 
@@ -114,8 +116,9 @@ def tracebacks(lines: Sequence[str], begins: Iterable[int] | None = None) -> lis
     """All tracebacks in the lines of one process, in their order; `begins` are lines at which one may begin."""
     found: list[Traceback] = []
     for begin, one in _blocks(lines, range(len(lines)) if begins is None else begins):
-        before = [line for line in lines[max(0, begin - 5) : begin + 1] if line.strip()]
         previous = found[-1] if found else None
+        first = max(previous.last.named + 1 if previous else 0, begin - 5)
+        before = [line for line in lines[first : begin + 1] if line.strip()]
         if previous and _belongs(previous, one, lines[previous.end : begin + 1]):
             found[-1] = previous._replace(chain=_linked(previous.chain, one, lines[previous.end : begin + 1]))
             continue
@@ -199,10 +202,11 @@ def _blocks(lines: Sequence[str], begins: Iterable[int]) -> Iterator[tuple[int, 
             next_one = block.end
 
 
-def _reason(lines: Sequence[str]) -> str | None:
-    """Why a graph of TensorFlow failed: what follows the name of the node."""
-    at = next((n for n, line in enumerate(lines) if line.startswith("Node: ")), len(lines))
-    return next((line.strip() for line in lines[at + 1 :] if line.strip()), None)
+def _reason(lines: Sequence[str], *, of_a_graph: bool) -> str | None:
+    """Why a graph of TensorFlow failed, which follows the name of the node, or a layer of Keras."""
+    named = (n + 1 for n, line in enumerate(lines) if line.startswith("Node: "))
+    at = next(named, len(lines)) if of_a_graph else 0
+    return next((line.strip() for line in lines[at:] if line.strip()), None)
 
 
 def _frames_at(lines: Sequence[str], at: int) -> int:
@@ -231,7 +235,9 @@ def _block(lines: Sequence[str], begin: int, at: int) -> Raised | None:
                 end, text = _message(lines, at, line, grouped)
                 name = raised["name"] + (raised["of"] or "")
                 message = _first_of(raised["message"] or "", text)
-                if message == _GRAPH_ERROR and (reason := _reason(lines[end : end + _GRAPH])):
+                if (message == _GRAPH_ERROR or _OF_A_LAYER.match(message)) and (
+                    reason := _reason(lines[end : end + _GRAPH], of_a_graph=message == _GRAPH_ERROR)
+                ):
                     message, text = reason, f"{text}\n{reason}"
                 return Raised(name, message, text, tuple(frames[-_FRAMES:]), begin, at, end)
             if raised and not frames and begin != at:
