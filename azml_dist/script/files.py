@@ -183,11 +183,11 @@ def _path(look: Look, module: Module, node: ast.expr, deep: int = 5) -> str:
         first, slash, _ = text.partition("/")
         return text if "…" not in first or (not slash and isinstance(node.values[0], ast.Constant)) else ""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.Add):
-        start, end = _path(look, module, node.left), _path(look, module, node.right) or "{…}"
+        start, end = _path(look, module, node.left, deep), _path(look, module, node.right, deep) or "{…}"
         text = f"{start}/{end}" if isinstance(node.op, ast.Div) else f"{start}{end}"
         return text if start and "…" not in text.partition("/")[0] else ""
     if isinstance(node, ast.Call) and node.args and re.search(r"(?:\bPath|path\.join)$", ast.unparse(node.func)):
-        first, *others = [_path(look, module, part) for part in node.args]
+        first, *others = [_path(look, module, part, deep) for part in node.args]
         return posixpath.join(first, *(part or "{…}" for part in others)) if first else ""
     if isinstance(value := look.value(node), str):
         return value

@@ -363,6 +363,11 @@ _FILES = [
         _WITH_OUT,
     ),
     _writing(None, "import socket\nopen(f'outputs/{socket.gethostname()}-{os.getpid()}.txt', 'w').write('a')\n"),
+    _writing(
+        None,
+        "def add(path, deep):\n    path = os.path.join(path, 'a')\n    open(path, 'w').write('a')\n"
+        "    add(path, deep)\nadd('outputs', rank)\n",
+    ),
     # Not whole files, not outputs, or not certain.
     _writing(None, "open('outputs/log.txt', 'a').write(f'{rank}: begun')\n"),
     _writing(None, "open('/tmp/begun', 'w').write('x')\nprint(open('outputs/x').read())\n"),
