@@ -494,6 +494,78 @@ def test_a_file_that_is_no_zip_is_said_to_be_none(content: bytes, tmp_path: Path
     assert "logs.zip' is neither a folder nor a readable zip" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("logs.tar.gz", "unpack it, and give the folder"),
+        ("std_log_process_0.txt", "give the folder that has all logs of the run: ."),
+    ],
+)
+def test_a_file_that_is_no_zip_says_what_to_give(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("text")
+
+    done = call("why", name, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert f"error: {name!r} is neither a folder nor a readable zip\nhint: {hint}" in done.stderr
+
+
+def test_packed_logs_are_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "std_log_process_0.txt.gz").write_bytes(b"\x1f\x8b")
+
+    with pytest.raises(NotFound) as failed:
+        read_logs(tmp_path)
+
+    assert failed.value.hint == "unpack its .gz files first"
+
+
+# --- logs of several runs
+
+
+def written(folder: Path, **texts: str) -> Path:
+    """A folder with a log of rank 0 below each of these folders."""
+    for name, text in texts.items():
+        log_of_one = folder / name / "user_logs" / "std_log_process_0.txt"
+        log_of_one.parent.mkdir(parents=True)
+        log_of_one.write_text(text)
+    return folder
+
+
+def test_logs_of_several_runs_are_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "runs", a=raised("KeyError: 1") + "\n", b="step 1\n")
+
+    with pytest.raises(DistError, match="'runs' has the logs of several runs: 'a' and 'b'") as failed:
+        read_logs(folder)
+
+    assert failed.value.hint == "give the folder of one of them"
+
+
+def test_several_runs_of_this_machine_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"name": name, "status": "Completed", "processes": []}))
+
+    with pytest.raises(DistError, match="has the logs of several runs: 'a' and 'b'"):
+        read_logs(tmp_path)
+
+    assert read_logs(tmp_path / "b").name == "b"
+
+
+def test_an_older_copy_deeper_in_the_folder_is_not_read(tmp_path: Path) -> None:
+    written(tmp_path, **{".": "step 1\n", "outputs/old": raised("KeyError: 1") + "\n"})
+
+    assert [log.name for log in read_logs(tmp_path).known.logs] == ["user_logs/std_log_process_0.txt"]
+
+
+def test_logs_of_each_node_in_a_folder_of_its_own_are_one_run(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        folder = tmp_path / f"node_{rank}" / "user_logs"
+        folder.mkdir(parents=True)
+        (folder / f"std_log_process_{rank}.txt").write_text("step 1\n")
+
+    assert [log.rank for log in read_logs(tmp_path).known.logs] == [0, 1]
+
+
 # --- runs here
 
 

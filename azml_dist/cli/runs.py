@@ -210,13 +210,25 @@ def _judged(name: str | None, root: str | None) -> _Judged:
         logs = read_logs(name)
         code = [Path(root) for root in (code_of(Path(name)),) if root]
         return _Judged(logs.name, logs.status, logs.kept or judge_with(logs.known, logs.dumps), code=[*code, Path()])
-    if (os.sep in name or name.endswith(".zip")) and not is_bundle(name):
+    if (os.sep in name or name.endswith((".zip", *_PACKED, *_LOGS))) and not is_bundle(name):
         if os.path.isfile(name):
-            hint = "copy or download it again"
-            raise NotFound(f"{name!r} is neither a folder nor a readable zip", hint=hint)
+            raise NotFound(f"{name!r} is neither a folder nor a readable zip", hint=_of_file(name))
         raise NotFound(f"no folder or zip {name!r}", hint="`azml-dist list` shows the runs on this machine")
     found = BundledRun(name) if is_bundle(name) else find_run(name, root)
     return _Judged(found.name, found.status, found.verdict(), found)
+
+
+_PACKED = (".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z")
+_LOGS = (".txt", ".log")
+
+
+def _of_file(name: str) -> str:
+    """The next step if a file is no zip of logs."""
+    if name.endswith(_PACKED):
+        return "unpack it, and give the folder"
+    if name.endswith(_LOGS):
+        return f"give the folder that has all logs of the run: {os.path.dirname(name) or '.'}"
+    return "copy or download it again"
 
 
 def _run_of_download(name: str, root: str | None) -> Run | None:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,6 +26,7 @@ from azml_dist.verdict.kept import NAME as KEPT
 from azml_dist.verdict.kept import read
 from azml_dist.verdict.known import DUMP, NAME, Ended, Known, Line, Log, OnPurpose, Said
 from azml_dist.verdict.order import INDEX, Order
+from azml_dist.verdict.several import of_several, outermost, without_copies
 from azml_dist.verdict.verdict import Verdict
 from azml_dist.words import shown
 
@@ -175,19 +176,27 @@ class _Zip(_Files):
 
 def _read(files: _Files, name: str, code_roots: list[str]) -> LogFolder:
     names = files.names()
-    own = next((one for one in names if one.rpartition("/")[2] == "run.json"), None)
-    state = _json(files, own) if own else None
-    if state is not None and own is not None and isinstance(state.get("processes"), list):
+    runs = list(islice(_runs(files, names), 2))
+    if len(runs) > 1:
+        raise of_several(name, [own.removesuffix("/run.json") for own, _ in runs])
+    for own, state in runs:
         return _read_run(files, names, own.removesuffix("run.json"), state, code_roots)
-    logs = _logs(files, wanted(names))
+    logs = _logs(files, wanted(without_copies(names, name)))
     said = next((one for n in names if _DETAILS.search(n) and (one := _said(_json(files, n)))), None)
     if not logs and not said:
-        raise NotFound(
-            f"no logs in {shown(name)}",
-            hint="logs are files such as user_logs/std_log_process_0.txt, in a folder or a zip",
-        )
+        packed = any(_LOGS.search(one.removesuffix(".gz")) for one in names if one.endswith(".gz"))
+        hint = "logs are files such as user_logs/std_log_process_0.txt, in a folder or a zip"
+        raise NotFound(f"no logs in {shown(name)}", hint="unpack its .gz files first" if packed else hint)
     known = Known(logs, said=said, code_roots=code_roots)
     return LogFolder(name, RunStatus.UNKNOWN, known, dumps=dict(_dumps(files, names)))
+
+
+def _runs(files: _Files, names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The states of local runs that are least deep in the folder."""
+    for own in outermost(one for one in names if one.rpartition("/")[2] == "run.json"):
+        state = _json(files, own)
+        if state is not None and isinstance(state.get("processes"), list):
+            yield own, state
 
 
 def _dumps(files: _Files, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
