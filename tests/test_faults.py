@@ -57,6 +57,15 @@ def test_a_rank_ends_with_the_code_that_its_launcher_is_told(launcher: str, code
     process = run.state().processes[1]
     assert (process.exit_code, process.signal, process.stopped) == (code, None, False)
     assert run.state().failed_rank == (1 if code else 0)
+    spec = f"exit:rank=1,code={code}@step=1"
+    assert not code or run.state().error == f"rank 1 ended with exit code {code} on purpose (`{spec}`)"
+
+
+def test_an_input_of_a_job_without_one_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as refused:
+        Local(root=tmp_path, faults=["input:data"]).submit(pytorch("true", 1, 1))
+
+    assert refused.value.hint == "the job has no data inputs: leave the fault out"
 
 
 @needs("mpirun")

@@ -63,7 +63,8 @@ def _check_input(fault: Fault, plan: LaunchPlan) -> None:
     if fault.name in plan.job.inputs and fault.name not in names:
         raise _cannot(fault, f"the input `{fault.name}` is a value, not data", nearest_or_all(fault.name, names))
     if fault.name not in names:
-        raise _cannot(fault, f"the job has no data input `{fault.name}`", nearest_or_all(fault.name, names))
+        hint = nearest_or_all(fault.name, names) or "the job has no data inputs: leave the fault out"
+        raise _cannot(fault, f"the job has no data input `{fault.name}`", hint)
 
 
 def _check_outputs(fault: Fault, plan: LaunchPlan) -> None:

@@ -155,7 +155,8 @@ class Faults:
         """What to report about a rank that a fault ended in this attempt."""
         for record in self._state.faults:
             if record.at is not None and record.attempt == self._state.retry and process.rank in record.ended:
-                return f"rank {process.rank} was killed on purpose (`{record.spec}`)"
+                did = f"ended with exit code {process.exit_code}" if record.spec.startswith("exit") else "was killed"
+                return f"rank {process.rank} {did} on purpose (`{record.spec}`)"
         return None
 
     # When.
