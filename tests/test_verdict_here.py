@@ -141,3 +141,27 @@ def test_a_verdict_of_an_earlier_attempt_is_not_that_of_the_run(tmp_path: Path) 
     run = run_here(pytorch(command, code=str(code)), root=tmp_path / "runs", launcher="direct", retries=1)
 
     assert verdict(run).message == "'1'"
+
+
+# --- commands that hide failures
+
+
+@pytest.mark.parametrize("end", [" 2>&1 | tee log.txt", "; echo ended"])
+def test_a_completed_run_whose_command_hides_an_exception_says_so(end: str, tmp_path: Path) -> None:
+    run = failed(tmp_path, "raise KeyError('labels')\n", command=f"python train.py{end}")
+
+    told = call("why", run.name, "--root", tmp_path / "runs")
+    of_folder = call("why", run.folder)
+
+    assert (run.status, told.returncode, told.stdout) == ("Completed", 0, "")
+    assert "its logs show an exception, which the command may have hidden: rank 0: KeyError: 'labels'" in told.stderr
+    assert "set -eo pipefail" in told.stderr
+    assert "which the command may have hidden" in of_folder.stderr
+    assert json.loads(call("why", run.folder, "--json").stdout)["verdict"] is None
+
+
+def test_a_completed_run_that_printed_an_exception_has_no_failure(tmp_path: Path) -> None:
+    script = "import traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()\n"
+    run = failed(tmp_path, script)
+
+    assert "there is no failure to explain" in call("why", run.folder).stderr

@@ -184,6 +184,7 @@ class _Judged(NamedTuple):
     verdict: Verdict | None
     run: Run | None = None
     code: Sequence[Path] = ()
+    folder: Path | None = None
 
     def card(self) -> Card:
         from azml_dist.verdict.card import ending
@@ -209,7 +210,8 @@ def _judged(name: str | None, root: str | None) -> _Judged:
             return _Judged(known.name, known.status, known.verdict(), known)
         logs = read_logs(name)
         code = [Path(root) for root in (code_of(Path(name)),) if root]
-        return _Judged(logs.name, logs.status, logs.kept or judge_with(logs.known, logs.dumps), code=[*code, Path()])
+        verdict = logs.kept or judge_with(logs.known, logs.dumps)
+        return _Judged(logs.name, logs.status, verdict, code=[*code, Path()], folder=Path(name))
     if (os.sep in name or name.endswith((".zip", *_PACKED, *_LOGS))) and not is_bundle(name):
         if os.path.isfile(name):
             raise NotFound(f"{name!r} is neither a folder nor a readable zip", hint=_of_file(name))
@@ -249,6 +251,14 @@ def _run_of_download(name: str, root: str | None) -> Run | None:
 def _nothing_failed(found: _Judged) -> str:
     status = found.status
     if status == RunStatus.COMPLETED:
+        from azml_dist.local.why import hidden_failure
+
+        folder = getattr(found.run, "folder", found.folder)
+        if hidden := hidden_failure(folder) if folder else None:
+            return (
+                f"run {found.name} has completed, but its logs show an exception, which the command may have hidden:"
+                f" {hidden.summary}\nhint: start the command with `set -eo pipefail`, so that its failures count"
+            )
         return f"run {found.name} has completed: there is no failure to explain"
     if status == RunStatus.UNKNOWN or status.is_final:
         return f"{found.name}: no sign that this run failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from azml_dist.local.page.files import plan_of
 from azml_dist.local.state import RunState
 from azml_dist.local.watch.taking import HUNG, hang_of
 from azml_dist.status import RunStatus
@@ -25,6 +26,16 @@ def verdict_of(folder: Path, state: RunState) -> Verdict | None:
     found = kept(folder, state.retry) if state.status == RunStatus.FAILED else None
     found = found or judge(read_logs(folder).known)
     return hang if hang and (found is None or found.kind in HUNG) else found
+
+
+def hidden_failure(folder: Path) -> Verdict | None:
+    """Of a completed run: the exception that its logs show, if the command is one that hides failures."""
+    findings = plan_of(folder).get("findings")
+    codes = {one.get("code") for one in findings if isinstance(one, dict)} if isinstance(findings, list) else set()
+    if not codes & {"unchecked-pipe", "unchecked-line"}:
+        return None
+    found = judge(replace(read_logs(folder).known, status=None, ends={}))
+    return found if found and found.exception and found.certainty != "unknown" else None
 
 
 def _raised_before(hang: Verdict, folder: Path) -> Verdict | None:
