@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from emulated import SDK_WARNINGS
 from running import call, pytorch, run_here
 from submitting import build_in, code_in, job
 
-from azml_dist import AzureML, Environment, Input, Job, PyTorch, diff
+from azml_dist import AzureML, Environment, Input, Job, Local, PyTorch, diff, submit
 from azml_dist.emulator import Emulator
 
 pytestmark = [pytest.mark.filterwarnings(one) for one in SDK_WARNINGS]
@@ -172,3 +173,99 @@ def test_what_cannot_be_compared_is_named(emulator: Emulator, azure: AzureML, tm
     ended = call("diff", "nowhere", "nothing.yml")
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: there is no run 'nowhere'")
+
+
+def data_in(folder: Path) -> dict[str, Input]:
+    """Two inputs on this machine: a folder and a file."""
+    (folder / "data/sub").mkdir(parents=True)
+    for name in ("data/a.txt", "data/sub/b.txt", "one.txt"):
+        (folder / name).write_text(name)
+    return {"data": Input(path=str(folder / "data")), "one": Input(path=str(folder / "one.txt"), type="uri_file")}
+
+
+def test_an_input_is_the_same_as_its_upload(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    """A job file, a run before the submission, one after it, and one of a copy of the data."""
+    one = job(inputs=data_in(tmp_path))
+    before, there, after = run_here(one, launcher="direct"), azure.submit(one), run_here(one, launcher="direct")
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    copy = one.with_(inputs={**one.inputs, "data": Input(path=str(tmp_path / "copy"))})
+
+    for other in (one, before, after, copy, run_here(copy, launcher="direct")):
+        for found in (diff(there, other), diff(other, there)):
+            assert "inputs" in found.same
+            assert (fields(found), found.notes) == ({}, [])
+
+
+def test_an_input_that_was_downloaded_for_a_repetition_is_the_same(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    there = azure.submit(job(inputs=data_in(tmp_path)))
+    shutil.rmtree(tmp_path / "data")
+
+    again = submit(there.rerun(download="all"), on=Local(launcher="direct"))
+    again.wait()
+
+    assert (fields(diff(there, again)), diff(there, again).notes) == ({}, [])
+
+
+def test_an_input_that_has_changed_is_not_said_to_be_its_upload(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    one = job(inputs=data_in(tmp_path))
+    there, data = azure.submit(one), tmp_path / "data"
+    unknown = f"here: input data: whether {data} is what was uploaded is not known: "
+    (data / "a.txt").write_text("data/A.txt")
+    changed = diff(there, one, names=("there", "here"))
+    (data / "a.txt").write_text("data/a.txt")
+    (data / "sub/b.txt").unlink()
+    less = diff(there, one, names=("there", "here"))
+    shutil.rmtree(data)
+    nothing = diff(there, one, names=("there", "here"))
+
+    hash_differs = f"{unknown}it has another hash now, as it was changed since or another client uploaded it"
+    assert [*changed.notes, *less.notes] == [hash_differs, hash_differs]
+    assert nothing.notes[-1] == f"{unknown}it cannot be read (No such file or directory)"
+    for found in (changed, less, nothing):
+        assert [*fields(found)] == ["inputs.data"]
+
+
+def test_a_file_under_another_name_is_not_its_upload(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    one = job(inputs=data_in(tmp_path))
+    there, two = azure.submit(one), tmp_path / "two.txt"
+    (tmp_path / "one.txt").rename(two)
+
+    found = diff(
+        one.with_(inputs={**one.inputs, "one": Input(path=str(two), type="uri_file")}), there, names=("a", "b")
+    )
+
+    assert [*fields(found)] == ["inputs.one"]
+    assert found.notes == [f"a: input one: {two} has the content that was uploaded as one.txt"]
+
+
+def test_a_run_here_may_have_read_what_its_data_was_before(emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
+    """Though it is now what was uploaded."""
+    one = job(inputs=data_in(tmp_path))
+    (tmp_path / "data/sub/more.txt").write_text("more")
+    here = run_here(one, launcher="direct")
+    (tmp_path / "data/sub/more.txt").unlink()
+    there = azure.submit(one)
+
+    found = diff(here, there, names=("here", "there"))
+
+    assert [*fields(found)] == ["inputs.data"]
+    [note] = found.notes
+    assert note.endswith("is what was uploaded is not known: it was changed after the run here began")
+
+
+def test_files_that_were_not_uploaded_are_part_of_what_a_run_here_reads(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    one = job(command="cat ${{inputs.data}}/sub/b.txt", inputs=data_in(tmp_path))
+    (tmp_path / "data/.amlignore").write_text("sub/\n")
+    there, here = azure.submit(one), run_here(one, launcher="direct")
+
+    assert list(here.logs(rank=0)) == ["data/sub/b.txt"]
+    assert fields(diff(there, one)) == {}
+    found = diff(there, here, names=("there", "here"))
+    assert [*fields(found)] == ["inputs.data"]
+    assert found.notes == [f"here: input data: 1 file of {tmp_path / 'data'}, such as sub/b.txt, was not uploaded"]

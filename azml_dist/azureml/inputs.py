@@ -19,7 +19,7 @@ from azml_dist.errors import SubmitError
 from azml_dist.model.job import JobFields
 from azml_dist.plan.snapshot import Snapshot
 
-_STORE = "workspaceblobstore"
+STORE = "workspaceblobstore"
 _UPLOADED = {"upload_status": "completed"}
 """Metadata of the first file that marks a folder as complete, as azure-ai-ml sets and reads it."""
 
@@ -40,16 +40,14 @@ def with_uploaded_inputs(workspace: Workspace, job: JobFields, stop: threading.E
     for name in inputs:
         if path := job.local_path(name):
             data: Any = inputs[name]
-            store = data.datastore or _STORE
+            store = data.datastore or STORE
             place = stored(workspace, path, f"input {name}", f"inputs.{name}", stop, store)
             end = "/" if Path(path).is_dir() else ""
             inputs[name] = data.with_(path=f"azureml://datastores/{store}/paths/{place.path}{end}")
     return job.with_(inputs=inputs) if inputs != job.inputs else job
 
 
-def stored(
-    workspace: Workspace, path: str, what: str, where: str, stop: threading.Event, store: str = _STORE
-) -> Stored:
+def stored(workspace: Workspace, path: str, what: str, where: str, stop: threading.Event, store: str = STORE) -> Stored:
     """A file or folder in a datastore, uploaded if it is not there yet; `where` is the field of the job."""
     files = local_files(Path(path), where)
     digest = content_hash(files)

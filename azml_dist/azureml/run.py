@@ -32,6 +32,7 @@ from azml_dist.azureml.runlogs import LINE_BYTES, RunLogs
 from azml_dist.azureml.runrecord import RunRecord
 from azml_dist.azureml.runview import last_line
 from azml_dist.azureml.runwatch import RunWatch
+from azml_dist.azureml.same import with_uploaded_inputs_of
 from azml_dist.azureml.services import services_of
 from azml_dist.azureml.snapshot import code_home
 from azml_dist.azureml.stamps import seconds_of
@@ -292,14 +293,16 @@ class AzureRun(Run):
         with translated(f"read the job of run {self.name}", self._workspace):
             return job_of(self._workspace, self._record.job_answer())
 
-    def named_as_here(self, job: JobFields) -> JobFields:
-        """An environment that is defined in a job has a hash as its version in the workspace."""
+    def named_as_here(self, job: JobFields, began: float | None = None) -> tuple[JobFields, Sequence[str]]:
+        """An environment that is defined in a job has a hash as its version in the workspace, and uploaded data one in
+        its address."""
+        job, notes = with_uploaded_inputs_of(self.job(), job, began)
         here, other = self.job().environment, job.environment
         if isinstance(here, str) and isinstance(other, Environment):
             with suppress(DistError, OSError):
                 if (name := registered_as(other)) and here.removeprefix("azureml:") == ":".join(name):
-                    return job.with_(environment=here)
-        return job
+                    return job.with_(environment=here), notes
+        return job, notes
 
     def code(self) -> KeptCode | None:
         code = self.job().code

@@ -186,6 +186,10 @@ class LocalRun(Run):
         found: Job = self._kept.job_of(self.folder)
         return found
 
+    @property
+    def began_here(self) -> float | None:
+        return self.state().created_at
+
     def code(self) -> KeptCode | None:
         found: KeptCode | None = self._kept.code_of_run(self.folder)
         return found

@@ -79,6 +79,8 @@ class _Side(NamedTuple):
     """None of a job, which has not run."""
     metrics: Mapping[str, float]
     notes: Sequence[str]
+    began: float | None = None
+    """When it began on this machine, if it did."""
 
 
 class Difference(Shown):
@@ -147,7 +149,8 @@ def _named_as(side: _Side, other: Run | JobFields, that: _Side) -> _Side:
     """A side with the names of the other one, so that what has several names is compared by what it is."""
     if side.job is None or that.job is None or not isinstance(other, Run):
         return side
-    return side._replace(job=other.named_as_here(side.job))
+    job, notes = other.named_as_here(side.job, side.began)
+    return side._replace(job=job, notes=[*side.notes, *notes])
 
 
 def _side_of_job(job: JobFields, name: str | None) -> _Side:
@@ -163,7 +166,7 @@ def _side_of_run(run: Run, name: str | None) -> _Side:
     results = _tried(lambda: _results_of(run), "its end is not compared", notes)
     metrics = _tried(run.metrics, "its metrics are not compared", notes)
     no_code = _Files({}, str) if job and not job.code else None
-    return _Side(name or run.name, job, files or no_code, results or {}, metrics or {}, notes)
+    return _Side(name or run.name, job, files or no_code, results or {}, metrics or {}, notes, run.began_here)
 
 
 def _tried(ask: Callable[[], Any], otherwise: str, notes: list[str]) -> Any:

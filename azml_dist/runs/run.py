@@ -115,9 +115,15 @@ class Run(Shown, ABC):
         kinds of jobs that a `Job` cannot express, and for what was not kept.
         """
 
-    def named_as_here(self, job: JobFields) -> JobFields:
-        """Another job, with what it has in common with this one under the names that it has here."""
-        return job
+    @property
+    def began_here(self) -> float | None:
+        """When it began, in seconds since 1970, if it reads data of this machine."""
+        return None
+
+    def named_as_here(self, job: JobFields, began: float | None = None) -> tuple[JobFields, Sequence[str]]:
+        """Another job, with what it has in common with this one under the names that it has here, and what of it is not
+        known. `began` is when that job began on this machine, if it did."""
+        return job, ()
 
     def code(self) -> KeptCode | None:
         """The files of its code, brought to this machine; None if the job has no code."""
