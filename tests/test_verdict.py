@@ -42,6 +42,14 @@ def test_the_rank_with_a_cause_is_named_and_not_those_that_lost_it() -> None:
     }
 
 
+@pytest.mark.parametrize("root", ["/home/me/runs/x-3f2a91/nodes", "/home/me/runs/x-3f2a91/nodes/retry_001"])
+def test_the_code_folder_of_a_node_makes_no_other_reason(root: str) -> None:
+    text = raised("KeyError: 'labels'")
+    found = verdict({rank: text.replace(CODE, f"{root}/{rank // 2}") for rank in range(4)})
+
+    assert (found.certainty, found.rank, found.ranks) == ("certain", 0, [0, 1, 2, 3])
+
+
 def test_ranks_that_only_lost_a_peer_have_no_cause() -> None:
     found = verdict({rank: raised(LOST) for rank in range(3)})
 

@@ -12,7 +12,7 @@ from typing import Literal
 from azml_dist.verdict.ends import Statement, statements
 from azml_dist.verdict.frames import by_frames, is_here, is_own
 from azml_dist.verdict.hints import About
-from azml_dist.verdict.known import Known
+from azml_dist.verdict.known import CODE_ROOT, Known
 from azml_dist.verdict.scan import FINGERPRINT, OF_ABORTS_AT_EXIT, OF_LAUNCHERS, OF_TRACEBACKS, without_digits
 from azml_dist.verdict.signatures import (
     EXCEPTIONS,
@@ -126,7 +126,8 @@ class Cause:
     @property
     def likeness(self) -> tuple[str, str | None, str]:
         """Equal for the same cause on several ranks."""
-        where = f"{self.place.path}:{self.place.line}" if self.place else ""
+        # Each node has a code folder of its own.
+        where = f"{CODE_ROOT.sub('', self.place.path, count=1)}:{self.place.line}" if self.place else ""
         return self.kind, self.exception, where or _SIGNIFICANT.sub("0", self.message or "")[:80]
 
 
