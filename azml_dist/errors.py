@@ -52,7 +52,9 @@ def said_once(findings: Iterable[Finding]) -> dict[Finding, list[str]]:
     """The findings in their order, without their steps, and which steps each of them is of."""
     found: dict[Finding, list[str]] = {}
     for finding in findings:
-        found.setdefault(finding._replace(step=None), []).extend([finding.step] if finding.step else [])
+        steps = found.setdefault(finding._replace(step=None), [])
+        if finding.step and finding.step not in steps:
+            steps.append(finding.step)
     return found
 
 

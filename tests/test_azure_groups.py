@@ -252,7 +252,7 @@ def test_a_pipeline_shows_its_steps_and_names_the_step_that_failed_however_deep(
         assert "ValueError: lr is bad" in text
     assert "azml-dist rerun two-run" in why.stderr
     assert [one["name"] for one in found["steps"]] == ["prep-run", "train-run", None]
-    assert found["details"] == {"links": [["prep", "data", "train", "data"]]}
+    assert found["details"] == {"links": [["prep", "data", "train", "data"]], "inputs": {}}
     assert (found["failed_rank"], found["reason"]) == (0, "user")
     listed = at_the_workspace(emulator, tmp_path, "list").stdout
     assert "Failed: rank 0: ValueError: lr is bad" in next(line for line in listed.splitlines() if run.name in line)

@@ -342,6 +342,7 @@ def sweep_file(folder: Path) -> Path:
             "lr": {"type": "choice", "values": [0.1, 0.2, 0.3]},
             "name": {"type": "choice", "values": ["<b>wide</b>"]},
         },
+        "inputs": {"epochs": 3, "api_key": "hunter2-hunter2"},
         "sampling_algorithm": "grid",
         "objective": {"primary_metric": "loss", "goal": "minimize"},
         "limits": {"max_total_trials": 3},
@@ -367,6 +368,7 @@ def test_a_sweep_shows_its_trials(chromium: Browser, tmp_path: Path) -> None:
     assert chromium.value("document.querySelectorAll('.thread.failed').length") == 1
     assert chromium.value("document.querySelectorAll('#timeline ~ .board svg text.bad').length") == 1
     assert "<b>wide</b>" in text_of(chromium, "#trials ~ .board")
+    assert text_of(chromium, "#data ~ .pairs") == "epochs3api_key***"
     assert "Failed: rank 0: KeyError: 'labels' (log.py:3)" in text_of(chromium, "#trials ~ .board")
     chromium.value("document.querySelectorAll('#trials ~ .board th button')[1].click()")
     chromium.value("document.querySelectorAll('#trials ~ .board th button')[1].click()")
@@ -376,24 +378,25 @@ def test_a_sweep_shows_its_trials(chromium: Browser, tmp_path: Path) -> None:
 
 @needs(CHROMIUM)
 def test_a_pipeline_shows_which_step_reads_which_output(chromium: Browser, tmp_path: Path) -> None:
-    def step(command: str, **inputs: str) -> dict[str, Any]:
+    def step(command: str, **inputs: Any) -> dict[str, Any]:
         outputs = {"data": {"type": "uri_folder"}}
         return {"command": command, "environment": "azureml:env:1", "inputs": inputs, "outputs": outputs}
 
     prep, left = "${{parent.jobs.prep.outputs.data}}", "${{parent.jobs.left.outputs.data}}"
     jobs = {
         "prep": step("echo x > ${{outputs.data}}/x"),
-        "left": step("cat ${{inputs.data}}/x", data=prep),
+        "left": step("cat ${{inputs.data}}/x", data=prep, words="${{parent.inputs.words}}", times=2),
         "right": step("cat ${{inputs.data}}/x; exit 3", data=prep),
         "both": step("ls ${{inputs.a}} ${{inputs.b}}", a=left, b="${{parent.jobs.right.outputs.data}}"),
     }
-    (tmp_path / "pipeline.yml").write_text(json.dumps({"type": "pipeline", "jobs": jobs}))
+    (tmp_path / "pipeline.yml").write_text(json.dumps({"type": "pipeline", "inputs": {"words": "a"}, "jobs": jobs}))
     run = submit(Pipeline.load(tmp_path / "pipeline.yml"), on=Local(root=tmp_path / "runs", launcher="direct"))
     with contextlib.suppress(RunFailed):
         run.wait(timeout=60)
     chromium.open(run.page().save(tmp_path / "pipeline.html"))
 
     assert chromium.complaints() == []
+    assert text_of(chromium, "#data ~ .pairs") == "wordsaleft.times2"
     edges = chromium.value("[...document.querySelectorAll('.edge title')].map(t => t.textContent)")
     assert edges == ["prep.data → left.data", "prep.data → right.data", "left.data → both.a", "right.data → both.b"]
     boxes = chromium.value("[...document.querySelectorAll('#steps ~ .scroll .hit')].map(b => b.ariaLabel)")
@@ -405,7 +408,7 @@ def test_a_pipeline_shows_which_step_reads_which_output(chromium: Browser, tmp_p
 
 @needs(CHROMIUM)
 def test_a_run_on_azure_ml_has_a_page(chromium: Browser, emulator: Emulator, azure: AzureML, tmp_path: Path) -> None:
-    run = azure.submit(job(node_count=2, distribution=PyTorch(process_count_per_node=2)))
+    run = azure.submit(job(inputs={"epochs": 3}, node_count=2, distribution=PyTorch(process_count_per_node=2)))
     here = emulator.job(run.name)
     for rank in range(4):
         here.write_log(f"user_logs/std_log_process_{rank}.txt", f"rank {rank}\n</script><b>bold</b>\n")
@@ -425,6 +428,7 @@ def test_a_run_on_azure_ml_has_a_page(chromium: Browser, emulator: Emulator, azu
     assert column(chromium, "#timeline ~ details tbody tr", 0)[0] in ("waiting", "running")
     assert chromium.value("document.querySelector('#environment ~ .pairs a').href").startswith("https://ml.azure.com/")
     assert chromium.value("document.querySelectorAll('.curve').length") == 1
+    assert text_of(chromium, "#data ~ .pairs") == "epochs3"
     assert "sig=" not in page.read_text(encoding="utf-8")
 
 

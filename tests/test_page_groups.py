@@ -11,6 +11,7 @@ import pytest
 from browser import CHROMIUM, Browser, browser
 from emulated import SDK_WARNINGS
 from needs import needs
+from test_azure_groups import pipeline_there
 
 from azml_dist import AzureML, Sweep, Workspace
 from azml_dist.azureml.described import BEST_TRIAL
@@ -65,8 +66,9 @@ def submit_sweep(here: EmulatedWorkspace, command: str, rates: list[Any], **fiel
     return here.submit(sweep)
 
 
-LOG = """test ${{inputs.rate}} != 0.3 && python -c '
+LOG = """python -c '
 import mlflow
+if ${{inputs.rate}} == 0.3: {}["labels"]
 for step in range(3): mlflow.log_metric("loss", ${{inputs.rate}} / (1 + step), step=step)'
 """
 
@@ -74,6 +76,13 @@ for step in range(3): mlflow.log_metric("loss", ${{inputs.rate}} / (1 + step), s
 def rows(chromium: Browser, selector: str) -> list[list[str]]:
     found = f"[...document.querySelectorAll({json.dumps(selector)})].map(r => [...r.cells].map(c => c.textContent))"
     return list(chromium.value(found))
+
+
+def pairs(chromium: Browser, section: str) -> dict[str, str]:
+    """The names and texts of the first list in a section."""
+    found = f"[...document.querySelector('{section} ~ .pairs').children].map(c => c.textContent)"
+    words = list(chromium.value(found))
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 @needs(CHROMIUM, "mlflow")
@@ -91,7 +100,8 @@ def test_a_sweep_on_azure_ml_shows_its_trials(chromium: Browser, here: EmulatedW
         ["1", "0.2", "0.066667", "Completed"],
     ]
     assert found[2][:3] == ["2", "0.3", "-"]
-    assert found[2][3].startswith("Failed: ")
+    assert found[2][3] == "Failed: rank 0: KeyError: 'labels'"
+    assert pairs(chromium, "#data") == {"epochs": "3"}
     assert [row[-1] for row in found] == ["sweep_0", "sweep_1", "sweep_2"]
     assert all(row[4].endswith(" s") for row in found)
     assert chromium.value("document.querySelectorAll('.thread').length") == 3
@@ -118,10 +128,10 @@ def test_a_pipeline_on_azure_ml_shows_which_step_reads_which_output(
         outputs={"data": data},
     )
 
-    @dsl.pipeline(compute="gpu-cluster")  # type: ignore[untyped-decorator] # azure-ai-ml's
-    def four() -> None:
+    @dsl.pipeline(compute="gpu-cluster")
+    def four(code=0):  # type: ignore[no-untyped-def] # azure-ai-ml reads annotations
         prep = make()
-        left = use(data=prep.outputs.data)  # noqa: F841 (azure-ai-ml names steps after the variables)
+        left = use(data=prep.outputs.data, code=code)  # noqa: F841 (azure-ai-ml names steps after the variables)
         right = use(data=prep.outputs.data, code=3)
         both = use(data=right.outputs.data)  # noqa: F841
 
@@ -137,6 +147,8 @@ def test_a_pipeline_on_azure_ml_shows_which_step_reads_which_output(
     assert edges == ["prep.data → left.data", "prep.data → right.data", "right.data → both.data"]
     boxes = chromium.value("[...document.querySelectorAll('#steps ~ .scroll .hit')].map(b => b.ariaLabel)")
     assert boxes[0] == "prep: Completed"
+    assert pairs(chromium, "#data") == {"code": "0", "right.code": "3", "both.code": "0"}
+    assert rows(chromium, "#steps ~ * tbody tr")[2][1] == "Failed: rank 0: exit code 3"
     assert boxes[2:] == ["right: Failed", "both: NotStarted"]
     assert [row[0] for row in rows(chromium, "#timeline ~ details tbody tr")] == ["prep", "left", "right", "both"]
     assert "azml-dist why four_right" in chromium.value("document.body.innerText")
@@ -241,3 +253,86 @@ def test_a_child_that_no_step_accounts_for_leaves_open_what_became_of_a_step(
     assert '"label":"one","number":0,"name":"first","status":"Running"' in text
     assert '"label":"\\u003cb>two\\u003c/b>","number":1,"name":"-","status":"not known"' in text
     assert '"label":"second","number":2,"name":"second","status":"Running"' in text
+
+
+# Why members failed
+
+
+RAISED = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    main()\nValueError: no.%d\n'
+
+
+def failed_trials(emulator: Emulator, run: AzureRun, count: int, processes: int = 1) -> None:
+    """Trials that failed, each with a log that says why."""
+    parent = emulator.job(run.name)
+    world = {"distributionType": "PyTorch", "processCountPerInstance": processes} if processes > 1 else None
+    body = {**parent.body["trial"], "jobType": "Command", "computeId": parent.body["computeId"], "distribution": world}
+    for number in range(count):
+        trial = emulator.jobs.adopt(f"{run.name}_{number}", body, parent)
+        trial.advance("Running")
+        trial.write_log(f"user_logs/std_log{'_process_0' if processes > 1 else ''}.txt", RAISED % number)
+        trial.fail("User process 'bash' exited with status code 1.")
+    for name in ("first", "second"):
+        emulator.job(name).advance("Canceled")
+    parent.fail("All trials failed.")
+
+
+def shown(run: AzureRun) -> tuple[list[str], list[str]]:
+    """The errors of the members on the page of a run, and its notes."""
+    page = run.page().html
+    sheet = json.JSONDecoder().raw_decode(page[page.index("{", page.index('type="application/json"')) :])[0]
+    return [one["error"] for one in sheet["group"]["members"] if one["status"] == "Failed"], sheet["notes"]
+
+
+def test_a_page_has_the_verdicts_of_the_first_members_that_failed_and_names_the_others(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    run = sweep_there(emulator, azure, tmp_path)
+    failed_trials(emulator, run, 20)
+
+    errors, notes = shown(run)
+
+    assert errors[:16] == [f"rank 0: ValueError: no.{number} (train.py:3)" for number in range(16)]
+    assert set(errors[16:]) == {"User process 'bash' exited with status code 1. (its logs were not read)"}
+    how = f"`azml-dist why {run.name}_16` and so on"
+    assert f"the logs of trials 18-21 were not read to find out what failed: {how}" in notes
+
+
+def test_no_more_logs_are_read_for_the_verdicts_of_a_page_than_256(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    run = sweep_there(emulator, azure, tmp_path)
+    failed_trials(emulator, run, 3, processes=100)
+
+    errors, notes = shown(run)
+
+    assert [error.endswith("(its logs were not read)") for error in errors] == [False, False, True]
+    assert any("the logs of trial 4 were not read" in note for note in notes)
+
+
+def test_a_page_says_that_the_logs_of_a_member_cannot_be_read(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    run = sweep_there(emulator, azure, tmp_path)
+    failed_trials(emulator, run, 1)
+    emulator.inject(answer(403), route="blobs.get", times=None)
+
+    errors, _ = shown(run)
+
+    said = "User process 'bash' exited with status code 1."
+    assert errors == [f"{said} (user_logs/std_log.txt cannot be read: the storage answers 403)"]
+
+
+def test_a_step_that_is_a_pipeline_shows_the_verdict_of_the_step_in_it(
+    emulator: Emulator, azure: AzureML, tmp_path: Path
+) -> None:
+    run = pipeline_there(emulator, azure, tmp_path)
+    emulator.job(run.name).body["inputs"] = {
+        "api_key": {"jobInputType": "literal", "value": "hunter2-hunter2"},
+        "data": {"jobInputType": "uri_folder", "uri": "azureml://datastores/d/paths/words?sig=hunter2"},
+    }
+
+    errors, _ = shown(run)
+
+    assert errors == ["rank 0: ValueError: lr is bad (train.py:3)"]
+    assert "hunter2" not in run.page().html
+    assert run.describe()["details"]["inputs"]["api_key"] == "***"

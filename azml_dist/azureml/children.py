@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from azml_dist.azureml.answers import Answer
-from azml_dist.azureml.described import BEST_TRIAL, MOST_PROCESSES, Submitted
+from azml_dist.azureml.described import BEST_TRIAL, MOST_PROCESSES, Submitted, inputs_of
 from azml_dist.azureml.errors import translated
 from azml_dist.azureml.failure import blamed_rank, exit_code, service_message
 from azml_dist.azureml.metrics import logged
@@ -176,6 +176,7 @@ def _trials(workspace: Workspace, job: Answer, found: Sequence[Child], most: int
         "sampling": (sampling.text("samplingAlgorithmType") or "").lower(),
         "seed": sampling.fields.get("seed"),
         "best": best,
+        "inputs": {name: value for name, value in inputs_of(job) if name not in space},
     }
     unknown = [trial.label for trial in members if trial.name in read and not trial.values]
     return Children(
@@ -243,10 +244,17 @@ def _steps(workspace: Workspace, job: Answer, found: Sequence[Child], most: int)
     read = _read(workspace, begun, most, with_values=False)
     return Children(
         members=members,
-        details={"links": [list(link) for link in _links(steps)]},
+        details={"links": [list(link) for link in _links(steps)], "inputs": dict(_inputs(job, steps))},
         metrics=_metrics(read),
         notes=_unread(begun, read, "step", "metrics"),
     )
+
+
+def _inputs(job: Answer, steps: Mapping[str, Answer]) -> Iterator[tuple[str, str]]:
+    """Those of the pipeline, and those that a step has from nowhere else, as `train.epochs`."""
+    yield from inputs_of(job)
+    for name, step in steps.items():
+        yield from ((f"{name}.{key}", value) for key, value in inputs_of(step))
 
 
 def _links(steps: Mapping[str, Answer]) -> Iterator[Sequence[str]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from azml_dist.azureml.addresses import is_https
 from azml_dist.azureml.answers import Answer, BrokenAnswerError
 from azml_dist.azureml.failure import service_message
 from azml_dist.azureml.logs import World
-from azml_dist.notation.expressions import INPUT_OR_OUTPUT
+from azml_dist.notation.expressions import INPUT_OR_OUTPUT, PARENT
 from azml_dist.runs.logs import Source
 from azml_dist.status import RunStatus
-from azml_dist.verdict.hidden import secret_values
+from azml_dist.verdict.hidden import masked, secret_values
 from azml_dist.verdict.known import Said
 
 _MOST = 10_000
@@ -54,6 +54,8 @@ class Submitted(NamedTuple):
     compute: str | None
     """The name of its compute; None for serverless compute."""
     instance_type: str | None
+    inputs: Mapping[str, str]
+    """The value of each input, or the address of its data; what is secret is masked."""
     dumps: str | None
     """Where its ranks leave dumps when a collective times out, if they do: a path before the number of the rank."""
     has_services: bool = False
@@ -90,6 +92,7 @@ class Submitted(NamedTuple):
             secrets=secret_values(_texts(properties.fields.get("environmentVariables"))),
             compute=(properties.text("computeId") or "").rpartition("/")[2] or None,
             instance_type=resources.text("instanceType"),
+            inputs=dict(inputs_of(properties)),
             dumps=_dumps(_texts(properties.fields.get("environmentVariables"))),
             has_services=bool(properties.fields.get("services")),
             is_member=bool(properties.text("parentJobName")),
@@ -127,6 +130,14 @@ class Submitted(NamedTuple):
             return [Source(0, 0)]
         sources = [Source(rank, rank // processes) for rank in range(nodes * processes)]
         return sources + [Source(len(sources) + i, i, "ps") for i in range(self.server_count)]
+
+
+def inputs_of(job: Answer) -> Iterator[tuple[str, str]]:
+    """The inputs of a job or of a step of a pipeline, without those that it takes from elsewhere in the pipeline."""
+    for name, sent in job.object("inputs").fields.items():
+        given = [sent[key] for key in ("value", "uri") if sent.get(key) is not None] if isinstance(sent, dict) else []
+        if given and not PARENT.match(str(given[0])):
+            yield name, masked(name, str(given[0]))
 
 
 def _reused(properties: Answer) -> str | None:

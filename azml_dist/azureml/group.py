@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from azml_dist.azureml.briefly import with_verdicts
 from azml_dist.azureml.children import Child, Children, children_of, kind_of
 from azml_dist.azureml.described import Details, Submitted
 from azml_dist.azureml.download import Member, fetch, fetch_members
@@ -171,6 +172,8 @@ class AzureGroup(AzureRun):
         details = self._record.details()
         children = self._children(details, _MOST_ON_PAGE)
         found = super()._contents()
+        if children:
+            children = with_verdicts(children, lambda child: self._handle(child).failed_leaf())
         tails, left = list[Tail](), list[str]()
         with suppress(SubmitError):  # the page has everything else
             leaves, left = self.leaves(_MEMBERS_ON_PAGE)
@@ -184,6 +187,10 @@ class AzureGroup(AzureRun):
         if details.status not in (RunStatus.FAILED, RunStatus.CANCELED):  # what failed in it is in its table
             found = found._replace(verdict=None, ending=None)
         return found._replace(children=children, member_tails=tails, without_logs=left)
+
+    def failed_leaf(self) -> AzureRun:
+        member = self.failed_member()
+        return member.failed_leaf() if member else self
 
     @property
     def outputs(self) -> Mapping[str, str]:

@@ -125,6 +125,7 @@ def _looked(seen: Contents) -> tuple[Sheet, Sequence[Tail]]:
     sheet.no_plots = nothing if seen.histories is not None else "The metrics of this run cannot be read."
     sheet.no_logs = _no_logs(status)
     sheet.log_first = places.get(failed) if failed is not None else None
+    sheet.inputs = list(job.inputs.items())
     sheet.outputs = [Output(name, uri, None, "on Azure ML") for name, uri in seen.outputs.items()]
     sheet.facts = _facts(found, job)
     sheet.notes = [*_left_out(sources, places), *(seen.system.findings if seen.system else ())]
@@ -154,6 +155,7 @@ def _add_children(sheet: Sheet, seen: Contents) -> None:
     places: dict[str | None, int] = {}
     for place, tail in sorted(enumerate(seen.member_tails), key=lambda one: not one[1].has_failed):
         places.setdefault(tail.member, place)
+    sheet.inputs = list(found.details.get("inputs", {}).items())
     sheet.group = group_of(job.kind, found.members, found.best, found.metric, found.details.get("links", ()))
     sheet.group.names, sheet.group.objective = found.names, search_of(found.details)
     sheet.rows = [row_of(child, began, now, places.get(child.label)) for child in found.members]

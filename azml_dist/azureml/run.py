@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from azml_dist.azureml.briefly import InBrief
 from azml_dist.azureml.content import registered_as
 from azml_dist.azureml.cost import Cost, Meter, rate_of
 from azml_dist.azureml.described import Details, Submitted
@@ -37,7 +38,7 @@ from azml_dist.azureml.services import services_of
 from azml_dist.azureml.snapshot import code_home
 from azml_dist.azureml.stamps import seconds_of
 from azml_dist.azureml.waiting import MaxWait
-from azml_dist.azureml.why import Asked, why
+from azml_dist.azureml.why import Asked, Why, why
 from azml_dist.azureml.workspace import Workspace
 from azml_dist.errors import DistError, RunFailed, SubmitError
 from azml_dist.model.parts import Environment
@@ -107,7 +108,7 @@ class AzureRun(Run):
         self.name = name
         self._workspace = workspace
         self._known = known or KnownHere()
-        self._judged: list[Verdict | None] = []
+        self._judged: list[Why] = []
         self._phases = Phases(self._known.submitted)
         self._record = RunRecord(workspace, name, service)
         self._logs = RunLogs(self._record, self._phases)
@@ -354,9 +355,26 @@ class AzureRun(Run):
             record = self._record
             asked = Asked(record.submitted, details, record.details, record.ranges(), self._known.secrets, self._dumps)
             self._judged = [why(asked._replace(cancelled=self._cancelled(details)))]
-            if self._judged[0]:
-                note_verdict(self._workspace.arm_id, self.name, self._judged[0])
-        return self._judged[0]
+            if verdict := self._judged[0].verdict:
+                note_verdict(self._workspace.arm_id, self.name, verdict)
+        return self._judged[0].verdict
+
+    def failed_leaf(self) -> AzureRun:
+        """The single run that failed first in it, however deep: this one."""
+        return self
+
+    @property
+    def process_count(self) -> int:
+        return len(self._record.sources)
+
+    def in_brief(self) -> InBrief:
+        """Why it failed, in a line."""
+        try:
+            verdict = self.verdict()
+        except SubmitError as error:
+            return InBrief(None, error.problems[0].message)
+        text = verdict.summary if verdict and verdict.kind != "unknown" else None
+        return InBrief(text, self._judged[0].unread if self._judged else None)
 
     def _cancelled(self, details: Details) -> Cancelled | None:
         """Why it was cancelled from this machine, if that ended it."""
@@ -483,7 +501,7 @@ class AzureRun(Run):
         with suppress(SubmitError):
             details = self._record.details()
             failed = self._failed_rank(details) if self._judged else self._blamed(details.message)
-            verdict = self._judged[0] if self._judged else None
+            verdict = self._judged[0].verdict if self._judged else None
             found = self._tails(details, ranks_first(self._record.sources, failed, verdict, logs), most, leaf)
             return [tail._replace(has_failed=details.status == RunStatus.FAILED) for tail in found]
         return []

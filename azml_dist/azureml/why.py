@@ -45,8 +45,16 @@ class Asked(NamedTuple):
     """Why this machine cancelled it."""
 
 
-def why(asked: Asked) -> Verdict | None:
-    """Why it failed, according to the service and the logs; the answer says which logs could not be read."""
+class Why(NamedTuple):
+    """Why it failed."""
+
+    verdict: Verdict | None
+    unread: str | None = None
+    """Which logs could not be read, if any; the hint of the verdict says so, too."""
+
+
+def why(asked: Asked) -> Why:
+    """Why it failed, according to the service and the logs."""
     job, details = asked.job, asked.details
     nodes = {source.rank: source.node_rank for source in job.sources}
     logs, left = _logs(asked), Left(len(job.sources))
@@ -65,7 +73,7 @@ def why(asked: Asked) -> Verdict | None:
     except DistError as error:  # such as no login for the storage
         verdict, unread = judge(replace(known, logs=())), (error.problems[0].message, error.hint)
     if verdict is None:
-        return None
+        return Why(None)
     if verdict.kind == "canceled" and asked.cancelled:
         text = hide(asked.cancelled.why, known.secrets)
         verdict = replace(verdict, message=text, summary=text)
@@ -75,7 +83,7 @@ def why(asked: Asked) -> Verdict | None:
     for why_not, hint in filter(None, [unread, *left.problems]):
         verdict = known_in_part(verdict, why_not, hint)
     lines = [replace(one, line=logs.number(one.log, one.line)) for one in verdict.evidence]
-    return replace(verdict, evidence=lines, hint=_with_what_is_here(verdict))
+    return Why(replace(verdict, evidence=lines, hint=_with_what_is_here(verdict)), unread and unread[0])
 
 
 def _with_what_is_here(verdict: Verdict) -> str | None:

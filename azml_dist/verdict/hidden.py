@@ -49,6 +49,11 @@ def is_secret(name: str, value: str) -> bool:
     return _SECRET_NAME.search(name) is not None and not _is_plain(name, value)
 
 
+def masked(name: str, value: str) -> str:
+    """The value of an input, without what must not be shown."""
+    return _SHOWN if is_secret(name, value) else hide(value)
+
+
 def _is_plain(name: str, value: str) -> bool:
     """Whether a value is no secret, whatever the name says: `TOKENIZERS_PARALLELISM=false`, `MAX_TOKENS=4096`."""
     return bool(_PLAIN.fullmatch(value)) or ("TOKENS" in name.upper() and value.isdigit())

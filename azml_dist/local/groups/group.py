@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,9 @@ from azml_dist.local.run import LocalRun
 from azml_dist.local.state import MemberState, RunFolder, RunState
 from azml_dist.local.supervision import Supervision
 from azml_dist.model.job import JobFields
+from azml_dist.model.parts import Input
 from azml_dist.plan.plan import LaunchPlan
+from azml_dist.verdict.hidden import masked
 
 
 class Starter(Protocol):
@@ -31,6 +33,13 @@ class Starter(Protocol):
     def make_folder(self, job: JobFields) -> tuple[RunFolder, int]: ...
 
     def member_of(self, parent: str) -> Starter: ...
+
+
+def inputs_of(job: JobFields, without: Collection[str] = ()) -> dict[str, str]:
+    """The value of each input, or the path of its data; what is secret is masked."""
+    found = {name: one for name, one in job.inputs.items() if name not in without and not job.is_left_out(name)}
+    texts = {name: one.path if isinstance(one, Input) else job.literal(name) for name, one in found.items()}
+    return {name: masked(name, text) for name, text in texts.items()}
 
 
 class Group(ABC):

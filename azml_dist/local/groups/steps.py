@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azml_dist.errors import JobError, Problem
-from azml_dist.local.groups.group import Group, Starter
+from azml_dist.local.groups.group import Group, Starter, inputs_of
 from azml_dist.local.run import LocalRun
 from azml_dist.local.staging import keep_code, output_path
 from azml_dist.local.state import MemberState, RunState
@@ -42,7 +42,8 @@ class Steps(Group):
         state.members = [MemberState(name, f"{state.name}_{name}") for name in self._jobs]
         steps = [self._pipeline.steps[name] for name in self._jobs]
         state.details = {
-            "links": [[*origin, step.name, name] for step in steps for name, origin in step.waiting.items()]
+            "links": [[*origin, step.name, name] for step in steps for name, origin in step.waiting.items()],
+            "inputs": {**inputs_of(self.job), **{name: text for step in steps for name, text in _own_inputs(step)}},
         }
         self._outputs = folder / "outputs"
 
@@ -100,6 +101,12 @@ class Steps(Group):
             kind = self._jobs[source].outputs[output].type
             paths[name] = kind, output_path(root / members[source].name / "outputs", output, kind)
         return placed(self._jobs[step.name], paths)
+
+
+def _own_inputs(step: Step) -> Iterator[tuple[str, str]]:
+    """The inputs that a step has from nowhere else, as `train.epochs`."""
+    for name, text in inputs_of(step.job, {*step.waiting, *step.inputs}).items() if step.job else ():
+        yield f"{step.name}.{name}", text
 
 
 def _of_step(step: Step, problem: Problem) -> Problem:

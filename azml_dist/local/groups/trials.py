@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from azml_dist.local.groups.group import Group, Starter
+from azml_dist.local.groups.group import Group, Starter, inputs_of
 from azml_dist.local.groups.run import member_run
 from azml_dist.local.run import LocalRun
 from azml_dist.local.staging import keep_code
@@ -49,6 +49,7 @@ class Trials(Group):
             "sampling": sampling,
             "seed": None if sampling == "grid" else self._seed,
             "best": None,
+            "inputs": inputs_of(self._sweep.job, self._sweep.search_space),
         }
         state.findings = list(self._differences())
 

@@ -55,6 +55,8 @@ def group_sheet(run: RunHere, budget: int) -> Sheet:
     sheet.plots = _plots(run, state)
     sheet.no_plots = f"No {kind} has logged metrics with MLflow."
     sheet.no_logs = f"No {kind} has written a log."
+    found = state.details.get("inputs")
+    sheet.inputs = [(name, str(text)) for name, text in found.items()] if isinstance(found, dict) else []
     sheet.outputs = outputs(run.outputs)
     sheet.facts = [("folder", str(run.folder))]
     sheet.next = _next(state)
