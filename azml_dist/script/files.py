@@ -40,6 +40,8 @@ def of_files(look: Look) -> Iterator[Finding]:
             target = by.args[0]
         if target is None or not is_a_path(module, target):
             continue
+        if is_guarded(look, module, call, _asks_whether_it_exists):
+            continue
         if not is_for_one_rank(look, module, call) and not names_a_rank(look, module, target):
             yield from _by_every_rank(look, module, call)
         elif (path := _path(look, module, target)) and _is_lost(look, path):
@@ -147,17 +149,35 @@ def _first(module: Module, node: ast.expr, deep: int = 5) -> ast.expr | None:
 
 
 _MAY_BE_ONE = late(r"(?i)exists|distrib|world|\bsingle|debug|profil|multi|is_file|isfile|dry_run")
+_EXISTS = late(r"(?i)exists|is_file|isfile|cache")
+_LOCKS = late(r"(?i)lock")
 
 
 def _asks_for_more(module: Module, node: ast.AST) -> bool:
-    """Whether a test around it may leave one process, or find the file there."""
+    """Whether a test around it may leave one process, or find the file there, or a lock lets the ranks take turns."""
+    around = [
+        item.context_expr for parent, _ in module.above(node) if isinstance(parent, ast.With) for item in parent.items
+    ]
+    function = module.function_of(node)
+    if any(_LOCKS.search(ast.unparse(one)) for one in around) or "lock(" in (ast.unparse(function) if function else ""):
+        return True
+    return any(_MAY_BE_ONE.search(ast.unparse(test)) for test in _tests(module, node))
+
+
+def _asks_whether_it_exists(module: Module, node: ast.AST) -> bool:
+    """`if not os.path.exists(path)` around it: a cache, of whose files each rank may write others."""
+    return any(_EXISTS.search(ast.unparse(test)) for test in _tests(module, node))
+
+
+def _tests(module: Module, node: ast.AST) -> list[ast.expr]:
+    """What is tested around a node, and what may leave its function before it."""
     tests = [
         parent.test
         for parent, child in module.above(node)
         if isinstance(parent, ast.If | ast.IfExp) and child is not parent.test
     ]
     left = [one.test for one in module.before(node) if isinstance(one, ast.If) and _returns(one)]
-    return any(_MAY_BE_ONE.search(ast.unparse(test)) for test in (*tests, *left))
+    return tests + left
 
 
 def _returns(node: ast.If) -> bool:
@@ -191,8 +211,9 @@ def _path(look: Look, module: Module, node: ast.expr, deep: int = 5) -> str:
         return posixpath.join(first, *(part or "{…}" for part in others)) if first else ""
     if isinstance(value := look.value(node), str):
         return value
-    if isinstance(node, ast.Name) and deep:
-        values = [(module, only)] if (only := module.only(node.id)) else origins(look, module, node)
+    if deep and (isinstance(node, ast.Name) or ast.unparse(node).startswith("self.")):
+        only = module.only(node.id) if isinstance(node, ast.Name) else None
+        values = [(module, only)] if only else origins(look, module, node)
         found = {_path(look, other, one, deep - 1) for other, one in values}
         return found.pop() if len(found) == 1 else ""
     return ""

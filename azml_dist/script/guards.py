@@ -38,6 +38,8 @@ def is_guarded(look: Look, module: Module, node: ast.AST, asks: Asks, deep: int 
     if any(_has_a_rank(look, module, decorator) for decorator in function.decorator_list):
         return True
     places = [*look.program.callers(module, function), *look.program.mentions(module, function)]
+    if not places and module.function_of(function):
+        places = [(module, function)]  # what an inner function is passed to is not known
     made = look.program.makers(module, function)
     return any(each and all(is_guarded(look, *one, asks, deep - 1) for one in each) for each in (places, made))
 
@@ -61,7 +63,18 @@ def _asks(look: Look, module: Module, node: ast.AST) -> bool:
 
 def _follows_from_a_rank(look: Look, module: Module, test: ast.expr) -> bool:
     """Whether a test depends on a rank: by its names, by what they were given, or by what the callers pass."""
-    return is_about_a_rank(module, test) or any(_is_of_a_rank(look, *one) for one in origins(look, module, test))
+    if is_about_a_rank(module, test) or any(_is_of_a_rank(look, *one) for one in origins(look, module, test)):
+        return True
+    return any(
+        _is_set_on_one_rank(module, ast.unparse(n)) for n in ast.walk(test) if isinstance(n, ast.Name | ast.Attribute)
+    )
+
+
+def _is_set_on_one_rank(module: Module, name: str) -> bool:
+    """`writer = None`, and then `if rank == 0: writer = …`."""
+    values = module.assigned(name)
+    some = [value for value in values if not isinstance(value, ast.Constant) or value.value not in (None, False)]
+    return 0 < len(some) < len(values) and all(_asks_for_a_rank(module, value) for value in some)
 
 
 def _is_of_a_rank(look: Look, module: Module, value: ast.expr, deep: int = 3) -> bool:

@@ -60,6 +60,13 @@ def _parts(node: ast.expr) -> list[ast.expr] | None:
 _OF_AN_OBJECT = ("format", "joinpath", "resolve")
 
 
+def _is_kept(module: Module, name: ast.Name) -> bool:
+    """Whether its function leaves a parameter as it is."""
+    function = module.function_of(name) or module.tree
+    stores = (one for one in ast.walk(function) if isinstance(one, ast.Name) and not isinstance(one.ctx, ast.Load))
+    return all(one.id != name.id for one in stores)
+
+
 def _is_attribute_the_same(look: Look, module: Module, node: ast.Attribute, deep: int) -> bool:
     text, values = ast.unparse(node), module.assigned(ast.unparse(node))
     is_argument = isinstance(node.value, ast.Name) and node.value.id in NAMES_OF_ARGUMENTS
@@ -76,6 +83,5 @@ def _is_name_the_same(look: Look, module: Module, name: ast.Name, deep: int) -> 
     if only := module.only(name.id):
         return is_the_same(look, module, only, deep - 1)
     if (given := look.program.given(module, name)) is not None:
-        is_kept = not module.assigned(name.id)
-        return bool(given) and is_kept and all(is_the_same(look, *one, deep - 1) for one in given)
+        return bool(given) and _is_kept(module, name) and all(is_the_same(look, *one, deep - 1) for one in given)
     return bool(_COUNTER.fullmatch(name.id))

@@ -233,17 +233,19 @@ class Program:
         return (module, module.functions[own]) if module and own in module.functions else None
 
     def is_unused(self, module: Module, node: ast.AST) -> bool:
-        """Whether nothing of this program gets to a node: a function that nothing names, or another file's main block.
+        """Whether nothing of this program gets to a node: in a function or class that nothing names, or the main
+        block of another file.
 
         A name that is only imported does not count.
         """
         above = list(module.above(node))
         if module is not self.entry and any(isinstance(one, ast.If) and is_main_block(one) for one, _ in above):
             return True
-        function = next((one for one, _ in above if isinstance(one, ast.FunctionDef) and one in module.tree.body), None)
-        if function is None or function.decorator_list:
+        outermost = above[-2][0] if len(above) > 1 else None
+        if not isinstance(outermost, ast.FunctionDef | ast.ClassDef) or outermost.decorator_list:
             return False
-        return function.name not in self._mentioned
+        is_evaluated = isinstance(outermost, ast.ClassDef) and module.function_of(node) is None
+        return not is_evaluated and outermost.name not in self._mentioned
 
     @cached_property
     def _mentioned(self) -> set[str]:
@@ -264,7 +266,7 @@ class Program:
     def _is_of_a_package(self, module: Module, node: ast.expr) -> bool:
         name = module.full_name(node)
         is_imported = name.split(".")[0] in {one.split(".")[0] for one in module.names.values()}
-        return is_imported and not name.startswith(".") and not self.find(name.split(".")[0], module)
+        return is_imported and not name.startswith(".") and not self.has(name.split(".")[0])
 
     def callers(
         self, module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef
@@ -273,6 +275,9 @@ class Program:
         if function.name == "__init__":
             return self.makers(module, function)
         is_method = isinstance(module.parents.get(function), ast.ClassDef)
+        if not is_method and (around := module.function_of(function)):
+            names = ((call, call.func) for call in ast.walk(around) if isinstance(call, ast.Call))
+            return [(module, call) for call, by in names if isinstance(by, ast.Name) and by.id == function.name]
         return [
             (other, call)
             for other in self.modules

@@ -107,6 +107,15 @@ _MASTERS = [
         "else:\n    dist.init_process_group('nccl')\n",
     ),
 ]
+_MASTERS += [
+    _case(
+        "master-on-every-node",
+        "warning",
+        "import utils.misc as misc\nfor _ in range(1):\n    misc.setup()\n",
+        TORCH,
+        others={"utils/misc.py": _GROUP + "def setup():\n    os.environ['MASTER_ADDR'] = 'localhost'\n"},
+    ),
+]
 
 _READS = "import os\nrank = int(os.environ['RANK'])\n"
 _MPIS = "import os\nrank = int(os.environ['OMPI_COMM_WORLD_RANK'])\n"
@@ -298,6 +307,17 @@ _FILES = [
         _JSON + "out = Path(os.environ['AZURE_ML_OUTPUT_model'])\n(out / 'config.txt').write_text('x')\n",
         _TO_AN_OUTPUT,
     ),
+    _writing(
+        "warning",
+        "class Log:\n    def __init__(self, folder):\n        self.path = os.path.join(folder, 'log.txt')\n"
+        "    def write(self, text):\n        with open(self.path, 'w') as f:\n            f.write(text)\n"
+        "log = Log('outputs')\nlog.write('a')\n",
+    ),
+    _writing(
+        "warning",
+        _SAFE + "def save(step):\n    path = os.path.join('outputs', f'{step}.safetensors')\n    save_file({}, path)\n"
+        "def main():\n    step = 0\n    for batch in range(3):\n        step += 1\n    save(step)\nmain()\n",
+    ),
     # For one rank only.
     _writing(None, _SAFE + "if rank == 0:\n    save_file(model.state_dict(), 'outputs/model.safetensors')\n"),
     _writing(None, _SAFE + "save_file(model.state_dict(), f'outputs/model-{rank:05d}-of-{world:05d}.safetensors')\n"),
@@ -345,6 +365,21 @@ _FILES = [
         "    if rank != 0:\n        return None\n    return sum(parts)\nresult = evaluate()\nif result is not None:\n"
         "    Path('outputs/result.txt').write_text(str(result))\n",
     ),
+    _writing(
+        None,
+        "profiler = None\nif rank == 0:\n    profiler = torch.profiler.profile()\nif profiler:\n"
+        "    open('outputs/trace.txt', 'w').write('a')\n",
+    ),
+    # One after the other.
+    _writing(
+        None,
+        "from filelock import FileLock\nwith FileLock('outputs/.lock'):\n    open('outputs/a.txt', 'w').write('a')\n",
+    ),
+    _writing(
+        None,
+        "import fcntl\ndef dump():\n    with open('outputs/a.txt', 'w') as f:\n        fcntl.flock(f, fcntl.LOCK_EX)\n"
+        "        f.write('a')\ndump()\n",
+    ),
     # A path of each rank.
     _writing(None, _JSON + "with open(f'outputs/metrics-{rank}.json', 'w') as f:\n    json.dump({}, f)\n"),
     _writing(None, "import numpy as np\nfor i in range(rank, 100, world):\n    np.save(f'outputs/{i}.npy', [i])\n"),
@@ -367,6 +402,34 @@ _FILES = [
         None,
         "def add(path, deep):\n    path = os.path.join(path, 'a')\n    open(path, 'w').write('a')\n"
         "    add(path, deep)\nadd('outputs', rank)\n",
+    ),
+    _writing(
+        "warning",
+        "class Trainer:\n    def save(self):\n        def write(path):\n            torch.save({}, path)\n"
+        "        write('outputs/m.pt')\nTrainer().save()\n",
+    ),
+    _writing(
+        None,
+        "class Trainer:\n    def save(self):\n        def write(path):\n            torch.save({}, path)\n"
+        "        write('outputs/m.pt')\ntrainer = Trainer()\nif rank == 0:\n    trainer.save()\n",
+    ),
+    _writing(
+        None,
+        "def save():\n    if rank == 0:\n        def write(path):\n            torch.save({}, path)\n"
+        "        later.append(write)\nlater = []\nsave()\n",
+    ),
+    _writing(None, "class Saver:\n    def save(self, path):\n        torch.save({}, path)\n"),
+    _writing(
+        None,
+        "class Clips(torch.utils.data.Dataset):\n    def __getitem__(self, i):\n        path = f'data/{i}.pt'\n"
+        "        if os.path.exists(path):\n            return torch.load(path)\n        torch.save([i], path)\n"
+        "        return [i]\nprint(Clips()[0])\n",
+    ),
+    _writing(
+        None,
+        "class Clips(torch.utils.data.Dataset):\n    def __getitem__(self, i):\n        path = f'data/{i}.pt'\n"
+        "        if not os.path.isfile(path):\n            torch.save([i], path)\n        return torch.load(path)\n"
+        "print(Clips()[0])\n",
     ),
     # Not whole files, not outputs, or not certain.
     _writing(None, "open('outputs/log.txt', 'a').write(f'{rank}: begun')\n"),
