@@ -157,7 +157,10 @@ def test_mpi_without_a_process_count_is_one_process_a_node_and_a_finding() -> No
     assert any("process count" in finding.message for finding in job.plan().findings)
 
 
-def test_a_port_that_another_has_is_not_given_to_the_run_and_named_if_it_fails() -> None:
+def test_a_port_that_another_has_is_not_given_to_the_run_and_named_if_it_fails_for_no_known_reason(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "train.py").write_text("{}['labels']")
     with socket.socket() as of_batch, socket.socket() as of_helpers:
         for taken, port in ((of_batch, 6000), (of_helpers, 6105)):
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -167,6 +170,7 @@ def test_a_port_that_another_has_is_not_given_to_the_run_and_named_if_it_fails()
         job = mpi("echo $AZ_BATCH_MASTER_NODE $MASTER_PORT; exit 1", 2)
         run = run_here(job)
         chosen = run_here(job.model_copy(update={"environment_variables": {"MASTER_PORT": "7000"}}))
+        explained = run_here(mpi("python train.py", 2, code=tmp_path))
 
     failed = run.state().failed_rank
     assert failed is not None
@@ -175,6 +179,7 @@ def test_a_port_that_another_has_is_not_given_to_the_run_and_named_if_it_fails()
     assert (host, given not in ("6000", "6105")) == ("127.0.0.1", True)
     assert of_helpers_here not in ("6105", given)
     assert "port 6105 is in use" in (run.state().hint or "")
+    assert explained.state().hint is None
     assert any(f"sets MASTER_PORT to {of_helpers_here}" in note for note in run.state().findings)
     assert log_of(chosen, chosen.state().failed_rank or 0).endswith(" 7000\n")
 

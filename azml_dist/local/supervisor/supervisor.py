@@ -377,8 +377,8 @@ class Supervisor:
         run.findings += self._collect()
         if left:
             run.findings.append(f"processes {left} could not be ended within 5 s")
-        self._judge()
-        if run.failed_rank is not None:
+        is_explained = self._judge()
+        if run.failed_rank is not None and not is_explained:
             run.hint = run.hint or explanation
         if attempts.follows(self._spec, run, self._verdict) and self._begins_next():
             return
@@ -411,16 +411,16 @@ class Supervisor:
         except Exception as error:
             return [f"files in ./outputs and ./logs could not be moved out of nodes/: {type(error).__name__}: {error}"]
 
-    def _judge(self) -> None:
-        """Determine the status, the exit code and the reason."""
+    def _judge(self) -> bool:
+        """Determine the status, the exit code and the reason; whether that reason is certain."""
         run = self._state
         if self._verdict:
             run.status = self._verdict
-            return
+            return False
         failed = [p for p in run.processes if p.exit_code != 0 and not (p.serves and p.stopped)]
         if not failed:
             run.status, run.exit_code = RunStatus.COMPLETED, 0
-            return
+            return False
         # Most runs succeed, and start faster without importing what explains failures.
         from azml_dist.local.supervisor.verdict import told
 
@@ -428,11 +428,12 @@ class Supervisor:
         for process in run.processes:
             if process.stopped:
                 process.quiet = max(0.0, self._stopped_at - self._wrote.get(process.rank, self._began))
-        run.failed_rank, run.exit_code, run.error, run.hint = told(
-            run, self._folder.path, self._spec["contexts"][0]["env"]
-        )
-        if on_purpose := self._faults.reason(run.processes[run.failed_rank]):
+        found = told(run, self._folder.path, self._spec["contexts"][0]["env"])
+        run.failed_rank, run.exit_code, run.error, run.hint = found.rank, found.exit_code, found.error, found.hint
+        if on_purpose := self._faults.reason(run.processes[found.rank]):
             run.error, run.hint = on_purpose, None
+            return True
+        return found.explained
 
     # Helpers.
 

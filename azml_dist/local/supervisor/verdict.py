@@ -29,6 +29,8 @@ class Told(NamedTuple):
     exit_code: int
     error: str
     hint: str | None
+    explained: bool
+    """Whether it is certain which exception ended the rank."""
 
 
 def told(run: RunState, folder: Path, environment: Mapping[str, str]) -> Told:
@@ -43,7 +45,8 @@ def told(run: RunState, folder: Path, environment: Mapping[str, str]) -> Told:
     error = _how_it_ended(process, verdict)
     if verdict is None or not _by_itself(process, verdict):
         error += _bystanders(process, run.processes, folder)
-    return Told(process.rank, code or 1, error, _hint(verdict))
+    explained = verdict is not None and verdict.certainty == "certain" and verdict.exception is not None
+    return Told(process.rank, code or 1, error, _hint(verdict), explained)
 
 
 def _judged(run: RunState, folder: Path, environment: Mapping[str, str]) -> Verdict | None:
