@@ -259,6 +259,20 @@ ERRORS = [
         "certain",
         "different tensors under the same name",
     ),
+    (
+        "RuntimeError: [1]: params[0] in this process with sizes [3, 2] appears not to match sizes of the same param in"
+        " process 0.",
+        "collective-mismatch",
+        "likely",
+        "this rank and rank 0 built different models",
+    ),
+    (
+        'RuntimeError: Error(s) in loading state_dict for FSDPLinear:\n\tWhile copying the parameter named "weight", an'
+        " exception occurred : ('aten.copy_.default got mixed torch.Tensor and DTensor',).",
+        "user-code",
+        "certain",
+        "`set_model_state_dict`",
+    ),
     ("RuntimeError: ifa != nullptr. Unable to find address for: eth9", "rendezvous", "certain", "interface `eth9`"),
     # --- files of several processes, and limits
     ("sqlite3.OperationalError: database is locked", "user-code", "likely", "the same SQLite file"),
@@ -413,6 +427,15 @@ def test_where_all_ranks_lose_a_thread_the_one_that_then_keeps_others_waiting_is
 
     assert (found.exception, found.rank, found.ranks, found.certainty) == ("KeyError", 1, [0, 1, 2, 3], "likely")
     assert found.hint == "the others then waited for rank 1 in a collective"
+
+
+def test_a_thread_that_failed_is_told_of_a_rank_that_is_late() -> None:
+    steps = "".join(f"step {number}\n" for number in range(9))
+    found = verdict({rank: f"{DIED}\n{steps}{raised(LATE) if rank else ''}" for rank in range(3)})
+
+    assert (found.kind, found.certainty, found.rank) == ("collective-timeout", "likely", 0)
+    assert (found.hint or "").endswith("for which it may have waited: KeyError: 'labels' (data.py:31)")
+    assert found.evidence[0].text == "KeyError: 'labels'"
 
 
 # --- ends without a traceback

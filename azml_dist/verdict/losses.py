@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from azml_dist.verdict.case import WORDS, Case
 from azml_dist.verdict.ends import LEFT_MPI
-from azml_dist.verdict.heard import Loss
+from azml_dist.verdict.frames import relative
+from azml_dist.verdict.heard import Cause, Loss
 from azml_dist.verdict.verdict import Evidence, Kind, Verdict
 
 _INTERRUPTED = re.compile(r"KeyboardInterrupt")
@@ -33,6 +34,8 @@ def of_timeouts(case: Case) -> Verdict | None:
     lost = {loss.rank for one in case.heard for loss in one.losses if "dump signal" not in loss.text}
     odd = _odd(late) or _pointed_at(late, reporters) or _silent(case, lost) or _only_left(case, reporters)
     hint = next((loss.signature.hint for loss in late if isinstance(loss.signature.hint, str)), None)
+    died = [cause for cause in case.every_cause if cause.thread and odd == [cause.rank]][:1]
+    hint = next((_of_a_thread(case, cause) for cause in died), hint)
     shown = list({(loss.rank, loss.log): loss for loss in reversed(late)}.values())[::-1]
     at_the_start = all(loss.signature.kind == "rendezvous" for loss in late)
     kind: Kind = "rendezvous" if at_the_start else "collective-timeout"
@@ -45,10 +48,18 @@ def of_timeouts(case: Case) -> Verdict | None:
         hint=hint
         or "compare what the ranks do before this collective: branches, numbers of batches, slow work on one rank",
         evidence=[
+            *(Evidence(one.rank, one.log, number, text) for one in died for number, text in one.lines),
             *case.last_lines(sorted(odd)[:3]),
             *(Evidence(loss.rank, loss.log, loss.line, loss.text) for loss in shown[:6]),
         ],
     )
+
+
+def _of_a_thread(case: Case, cause: Cause) -> str:
+    """What a thread had raised of the rank that is late."""
+    said = ": ".join(filter(None, (cause.exception, cause.message)))
+    place = f" ({relative(cause.place.path, case.known)}:{cause.place.line})" if cause.place else ""
+    return f"a thread of rank {cause.rank} had failed, for which it may have waited: {said}{place}"
 
 
 def _of_waiting(case: Case, waiting: Sequence[Loss]) -> Verdict:

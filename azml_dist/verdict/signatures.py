@@ -470,6 +470,23 @@ EXCEPTIONS: tuple[Signature, ...] = (
         hint="the checkpoint was written by {then} processes and is read by {now}: use as many, or convert it with DeepSpeed's `ds_to_universal.py`",
         source="DeepSpeed",
     ),
+    Signature(
+        "appears not to match",
+        r"params\[\d+\] in this process with (?:sizes|strides) (?P<one>\[[^\]]*\]) appears not to match (?:sizes|strides) of the same param in process (?P<peer>\d+)",
+        "root",
+        "collective-mismatch",
+        "likely",
+        hint="this rank and rank {peer} built different models: build the same one on every rank",
+        source="torch 2.13",
+    ),
+    Signature(
+        "mixed torch.Tensor and DTensor",
+        r"got mixed torch\.Tensor and DTensor",
+        "root",
+        "user-code",
+        hint="a plain tensor meets one that is sharded: load checkpoints with `set_model_state_dict` of torch.distributed.checkpoint and `full_state_dict=True`, and distribute other tensors, too",
+        source="torch 2.13",
+    ),
     # --- addresses of other servers than peers
     Signature(
         "ConnectionPool(host=|ouldn't connect to 'http|urlopen error|an't load the configuration of|Failed to resolve"
