@@ -376,6 +376,20 @@ def test_a_sweep_shows_its_trials(chromium: Browser, tmp_path: Path) -> None:
     assert rows == ["0.3", "0.2", "0.1"]
 
 
+def test_a_member_here_says_if_its_logs_were_not_read_for_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("azml_dist.local.page.group._MOST_VERDICTS", 0)
+    run = submit(Sweep.load(sweep_file(tmp_path)), on=Local(root=tmp_path / "runs", launcher="direct"))
+    with contextlib.suppress(RunFailed):
+        run.wait(timeout=60)
+
+    page = run.page().html
+
+    assert "exit code 1 (its logs were not read)" in page
+    assert "rank 0: KeyError" not in page
+
+
 @needs(CHROMIUM)
 def test_a_pipeline_shows_which_step_reads_which_output(chromium: Browser, tmp_path: Path) -> None:
     def step(command: str, **inputs: Any) -> dict[str, Any]:

@@ -64,11 +64,16 @@ def group_sheet(run: RunHere, budget: int) -> Sheet:
 
 
 def _say_why(run: RunHere, state: RunState) -> None:
-    """The first members that failed, with the verdict where it says more than the end of their process."""
+    """The first members that failed, with the verdict where it says more than the end of their process.
+
+    The others say that their logs were not read.
+    """
     members = getattr(run, "members", {})
     failed = [one for one in state.members if one.status == RunStatus.FAILED and one.label in members]
     for member in failed[:_MOST_VERDICTS]:
         member.error = in_brief(members[member.label].verdict()) or member.error
+    for member in failed[_MOST_VERDICTS:]:
+        member.error = " ".join(filter(None, (member.error, "(its logs were not read)")))
 
 
 def _group(state: RunState) -> Group:
