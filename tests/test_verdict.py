@@ -50,6 +50,23 @@ def test_the_code_folder_of_a_node_makes_no_other_reason(root: str) -> None:
     assert (found.certainty, found.rank, found.ranks) == ("certain", 0, [0, 1, 2, 3])
 
 
+RESET = "TCPStore.cpp:106] [c10d] recvValue failed on SocketImpl(fd=4): Connection reset by peer"
+
+
+@pytest.mark.parametrize("last", ["step 3 loss 0.7", "Training finished"])
+def test_a_warning_of_a_lost_peer_does_not_mean_that_the_run_failed(last: str) -> None:
+    logs = [log(0, f"step 2 loss 0.8\n{last}"), log(1, f"step 3 loss 0.7\n[rank1]:[W1128 12:00:09.1 {RESET}")]
+    found = judge(Known(logs))
+
+    assert found is None or (found.kind, found.rank) == ("unknown", None)
+
+
+def test_an_error_of_a_lost_peer_does() -> None:
+    found = verdict({0: "step 3 loss 0.7", 1: f"step 3 loss 0.7\n[rank1]:[E1128 12:00:09.1 {RESET}"})
+
+    assert (found.kind, found.rank, found.certainty) == ("killed", 0, "likely")
+
+
 def test_ranks_that_only_lost_a_peer_have_no_cause() -> None:
     found = verdict({rank: raised(LOST) for rank in range(3)})
 

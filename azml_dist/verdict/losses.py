@@ -18,6 +18,8 @@ _OF_AN_ERROR = re.compile(
     r"(?i)\b(?:errors?|fatal|invalid|missing|must|cannot|can't|could not|failed|failure|not found|usage|abort\w*)\b"
 )
 """Words of a last line with which a script may have ended itself."""
+_WARNING = re.compile(r"(?:^|[\s:])\[?W\d{4} |\bWARN(?:ING)?\b")
+"""The level of a line that ends no process."""
 _GONE = "it ended while other ranks still had to exchange data with it"
 _PERHAPS_GONE = "it may have ended well, while other ranks still had to exchange data with it"
 
@@ -131,10 +133,14 @@ def of_an_improper_end(case: Case) -> Verdict | None:
     )
 
 
+def _is_warning(loss: Loss) -> bool:
+    return bool(_WARNING.search(loss.text))
+
+
 def of_losses(case: Case) -> Verdict | None:
     losses = [loss for one in case.heard for loss in one.losses]
-    if not losses:
-        return None
+    if not losses or (case.known.status is None and not case.stated and all(map(_is_warning, losses))):
+        return None  # where only logs are known, warnings may be those of a run that ended well
     if all(_INTERRUPTED.search(loss.text) for loss in losses):
         evidence = [Evidence(loss.rank, loss.log, loss.line, loss.text) for loss in losses[:2]]
         return case.make("canceled", "likely", None, [], message="it was interrupted (Ctrl-C)", evidence=evidence)
