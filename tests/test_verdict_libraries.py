@@ -59,6 +59,19 @@ ERRORS = [
         "`meta-llama/Llama-2-7b-hf` requires a login",
     ),
     (
+        "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/api/datasets/me/own",
+        "data-access",
+        "certain",
+        "`me/own` requires a login",
+    ),
+    (
+        "requests.exceptions.HTTPError: 403 Client Error: Forbidden for url: https://huggingface.co/gpt2/resolve/main/a",
+        "data-access",
+        "certain",
+        "`gpt2` requires a login",
+    ),
+    ("requests.exceptions.JSONDecodeError: Expecting value: line 1 column 1 (char 0)", "user-code", "likely", "server"),
+    (
         "huggingface_hub.errors.OfflineModeIsEnabled: Cannot reach https://huggingface.co: offline mode is enabled.",
         "data-access",
         "certain",
@@ -403,6 +416,16 @@ def test_a_warning_of_nccl_before_an_exception_does_not_mean_that_it_was_caught(
     assert found.hint == "NCCL finds no network interface: check `NCCL_SOCKET_IFNAME`"
 
 
+def test_an_exception_after_which_others_worked_on_has_ended_nobody() -> None:
+    caught = f"ERROR cannot read the cache\n{_in_a_library(f'{JSON}Expecting value: line 1 column 1 (char 0)')}"
+    texts = {rank: f"{caught}\nstep 1 loss 2\n{raised(LOST) if rank != 2 else ''}" for rank in range(4)}
+    found = verdict(texts)
+    alone = verdict({**texts, 2: caught})
+
+    assert (found.kind, found.certainty, found.rank) == ("killed", "likely", 2)
+    assert (alone.exception, alone.rank) == ("JSONDecodeError", 2)
+
+
 # --- threads
 
 DIED = "Exception in thread prefetch:\n" + raised("KeyError: 'labels'", "data.py", 31)
@@ -448,6 +471,13 @@ def test_a_last_line_with_which_a_script_may_have_ended_itself_is_told() -> None
     assert (found.kind, found.certainty, found.rank) == ("exit-code", "likely", 1)
     assert "`config error: lr must be positive`" in (found.hint or "")
     assert (silent.kind, silent.rank) == ("killed", 1)
+
+
+@pytest.mark.parametrize(
+    "last", ["epoch 3 error: 0.31", "val error 0.2", "WARNING: missing values", "step 4 failed: 0"]
+)
+def test_a_last_line_about_the_work_is_not_that_of_a_script_that_ended_itself(last: str) -> None:
+    assert verdict({0: raised(LOST), 1: last, 2: raised(LOST)}).kind == "killed"
 
 
 def test_a_rank_that_aborts_mpi_is_named() -> None:

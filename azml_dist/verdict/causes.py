@@ -28,7 +28,23 @@ class Causes:
     @cached_property
     def all(self) -> list[Cause]:
         """All causes; the end of its rank limits how strong and certain each one is."""
-        return [self._held_against_its_end(cause) for cause in self._case.every_cause]
+        return [self._held_against_others_like_it(self._held_against_its_end(one)) for one in self._case.every_cause]
+
+    def _held_against_others_like_it(self, cause: Cause) -> Cause:
+        """An exception after which other ranks worked on, and this one too, has ended none of them."""
+        if (
+            cause.rank in self._case.seen
+            or not cause.wrote_on
+            or cause.uncaught
+            or cause.likeness not in self._survived
+        ):
+            return cause
+        return replace(cause, strength=1, certainty=least(cause.certainty, "likely"))
+
+    @cached_property
+    def _survived(self) -> set[object]:
+        """What was raised on ranks that then worked on until they lost a peer."""
+        return {cause.likeness for cause in self._case.every_cause if cause.wrote_on and cause.lost_later}
 
     def _held_against_its_end(self, cause: Cause) -> Cause:
         end = self._case.seen.get(known_rank(cause.rank))
@@ -291,7 +307,7 @@ def _strongest(causes: Sequence[Cause]) -> Cause:
     raised = [cause for cause in at_top if cause.exception is not None]
     if raised and raised[-1].waited:
         # The thread that should have given it something has failed before.
-        raised = [cause for cause in raised if cause.thread] or raised
+        raised = [cause for cause in raised if cause.thread and cause.place] or raised
     certain = [cause for cause in raised if cause.certainty == "certain"]
     special = [c for c in said if c.kind in ("gpu-hardware", "shared-memory", "gpu-out-of-memory", "crash")]
     best = (special or certain[-1:] or raised[-1:] or said)[-1 if not special else 0]

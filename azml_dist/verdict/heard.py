@@ -121,7 +121,7 @@ class Cause:
     @property
     def waited(self) -> bool:
         """Whether it waited in vain, perhaps for another thread of its process."""
-        return not self.thread and bool(_WAITED.match(self.exception or ""))
+        return not (self.thread or self.signature) and bool(_WAITED.match(self.exception or ""))
 
     @property
     def likeness(self) -> tuple[str, str | None, str]:

@@ -166,6 +166,8 @@ def of_a_login(found: re.Match[str], about: About) -> str:
 
 def of_json(found: re.Match[str], about: About) -> str:
     """What is often wrong with a text that should be JSON."""
+    if about.text.startswith("requests."):
+        return "the answer of the server is no JSON: print its status and its beginning"
     what, place = found["what"], f"line {found['line']}, column {found['column']}"
     if what == "Expecting value" and place == "line 1, column 1":
         return "the text is empty or no JSON at all: print its beginning; another process may just be writing the file"

@@ -9,13 +9,15 @@ from azml_dist.verdict.case import WORDS, Case
 from azml_dist.verdict.ends import LEFT_MPI
 from azml_dist.verdict.frames import relative
 from azml_dist.verdict.heard import Cause, Loss
+from azml_dist.verdict.signatures import PROGRESS
 from azml_dist.verdict.verdict import Evidence, Kind, Verdict
 
 _INTERRUPTED = re.compile(r"KeyboardInterrupt")
 _LATE = ("collective-timeout", "rendezvous")
 """Kinds of losses of ranks that waited for another one."""
 _OF_AN_ERROR = re.compile(
-    r"(?i)\b(?:errors?|fatal|invalid|missing|must|cannot|can't|could not|failed|failure|not found|usage|abort\w*)\b"
+    r"(?i)^(?!.*\b(?:warn(?:ing)?|info|debug)\b).*\b(?:errors?(?!\W{0,3}\d)|fatal|invalid|missing|must|cannot|can't"
+    r"|could not|failed|failure|not found|usage|abort\w*)\b"
 )
 """Words of a last line with which a script may have ended itself."""
 _WARNING = re.compile(r"(?:^|[\s:])\[?W\d{4} |\bWARN(?:ING)?\b")
@@ -166,7 +168,9 @@ def of_losses(case: Case) -> Verdict | None:
     lead = silent[0] if len(silent) == 1 and len(case.ranks) > 1 else None
     if lead is not None and lead not in case.seen and case.was_left:
         last = case.last_lines([lead])
-        told = next((one.text for one in last[-1:] if _OF_AN_ERROR.search(one.text)), None)
+        told = next(
+            (one.text for one in last[-1:] if _OF_AN_ERROR.search(one.text) and not PROGRESS.search(one.text)), None
+        )
         hint = "see its last lines: `sys.exit` leaves a text at most; SIGKILL, a crash and `os._exit` leave nothing"
         return case.make(
             "exit-code" if told else "killed",

@@ -97,7 +97,7 @@ EXCEPTIONS: tuple[Signature, ...] = (
     ),
     Signature(
         "huggingface.co/",
-        r"(?:40[13] Client Error|gated repo)[\s\S]{0,300}?huggingface\.co/(?:datasets/|spaces/)?(?P<name>[\w.-]+/[\w.-]+?)(?:/|\.?(?:\s|$))",
+        r"(?:40[13] Client Error|gated repo)[\s\S]{0,300}?huggingface\.co/(?:api/(?:models|datasets|spaces)/|datasets/|spaces/)?(?P<name>[\w.-]+?(?:/(?!(?:resolve|raw|tree|revision)\b)[\w.-]+?)?)(?=/|\.?(?:\s|$))",
         "root",
         "data-access",
         hint="`{name}` requires a login, or does not exist: accept its terms on huggingface.co, and pass `HF_TOKEN` to the job as a secret",
@@ -105,7 +105,7 @@ EXCEPTIONS: tuple[Signature, ...] = (
     ),
     Signature(
         "ffline mode is enabled|utgoing traffic has been disabled",
-        r"offline mode is enabled|outgoing traffic has been disabled",
+        r"^\S*(?:OfflineModeIsEnabled|LocalEntryNotFoundError|ConnectionError|OSError)\b[\s\S]*?(?:offline mode is enabled|outgoing traffic has been disabled)",
         "root",
         "data-access",
         hint="`HF_HUB_OFFLINE` or `local_files_only` is set, and the file is not in the cache: pass the model or data as an input, or unset it",
@@ -387,7 +387,7 @@ EXCEPTIONS: tuple[Signature, ...] = (
     # --- files that several processes use, and limits
     Signature(
         "is locked",
-        r"database (?:table )?is locked",
+        r"OperationalError\b[^\n]*database (?:table )?is locked",
         "root",
         "user-code",
         "likely",
