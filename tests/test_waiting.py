@@ -444,8 +444,11 @@ def test_why_a_run_was_cancelled_is_known_only_where_and_if_that_ended_it(
     assert errors() == ["cancelled for the test", None, None, "cancelled for the test"]
     emulator.jobs.jobs["again"].system_data["createdAt"] = "2026-01-01T00:00:00+00:00"  # another run of that name
     assert errors() == ["cancelled for the test", None, None, None]
+    for name in ("here", "there"):
+        emulator.job(name).error = {"error": {"code": "UserError", "message": "The run was stopped."}}
+    assert errors()[:2] == ["cancelled for the test: The run was stopped.", "The run was stopped."]
     monkeypatch.setenv("AZML_DIST_CACHE", str(tmp_path / "another machine"))
-    assert errors() == [None, None, None, None]
+    assert errors() == ["The run was stopped.", "The run was stopped.", None, None]
 
 
 def test_the_command_line_waits_for_the_start_alone(emulator: Emulator, file: str) -> None:

@@ -426,7 +426,7 @@ class AzureRun(Run):
             "exit_code": 0 if status == RunStatus.COMPLETED else 1 if status == RunStatus.FAILED else None,
             "folder": None,
             "failed_rank": self._failed_rank(details),
-            "error": message or (cancelled.why if cancelled else None),
+            "error": ": ".join(filter(None, [cancelled and cancelled.why, message])) or None,
             "display_name": job.display_name,
             "world": job.world_told,
             "created_at": details.created_at,
