@@ -50,6 +50,16 @@ def test_the_code_folder_of_a_node_makes_no_other_reason(root: str) -> None:
     assert (found.certainty, found.rank, found.ranks) == ("certain", 0, [0, 1, 2, 3])
 
 
+def test_no_rank_is_certain_in_a_log_that_several_processes_of_torchrun_share() -> None:
+    begun = (
+        "W1128 12:00:00.8 7 torch/distributed/run.py:874] Setting OMP_NUM_THREADS environment variable for each process"
+    )
+    text = f"{begun} to be 1 in default\nstep 1\nstep 1\nstep 1\n{raised('KeyError: 1')}"
+
+    assert verdict({0: text}).certainty == "likely"
+    assert verdict({0: text.replace(begun, "begun")}).certainty == "certain"
+
+
 RESET = "TCPStore.cpp:106] [c10d] recvValue failed on SocketImpl(fd=4): Connection reset by peer"
 
 

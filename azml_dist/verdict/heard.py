@@ -13,7 +13,14 @@ from azml_dist.verdict.ends import Statement, statements
 from azml_dist.verdict.frames import by_frames, is_here, is_own
 from azml_dist.verdict.hints import About
 from azml_dist.verdict.known import CODE_ROOT, Known
-from azml_dist.verdict.scan import FINGERPRINT, OF_ABORTS_AT_EXIT, OF_LAUNCHERS, OF_TRACEBACKS, without_digits
+from azml_dist.verdict.scan import (
+    FINGERPRINT,
+    OF_ABORTS_AT_EXIT,
+    OF_LAUNCHERS,
+    OF_SEVERAL,
+    OF_TRACEBACKS,
+    without_digits,
+)
 from azml_dist.verdict.signatures import (
     EXCEPTIONS,
     FINISHED,
@@ -380,8 +387,9 @@ def _of_traceback(stream: Stream, one: Traceback, known: Known, *, ended: bool) 
         any(PROGRESS.search(line) or FINISHED.search(line) for line in stream.lines[one.last.named + 1 :]),
         thread=one.thread,
     )
-    # A thread that fails does not end its process, nor does what was caught.
-    doubtful = one.thread or one.logged or strength == 1 or cause.speaks_of_a_peer or is_vague(stream, one, signature)
+    # A thread that fails does not end its process, nor does what was caught; of several processes, it may be any.
+    doubtful = one.thread or one.logged or strength == 1 or cause.speaks_of_a_peer
+    doubtful = doubtful or is_vague(stream, one, signature) or stream.scan.has(OF_SEVERAL)
     return replace(cause, certainty="likely") if doubtful and certainty == "certain" else cause
 
 

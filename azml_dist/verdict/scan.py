@@ -28,6 +28,8 @@ OF_RECORDS = (TRACEBACK, STREAM, *FRAMES)
 """Words of structured logs that a traceback may be in."""
 OF_LAUNCHERS = ("ChildFailedError", "mpirun detected", "mpirun noticed", "Sending process ", "exit with status code")
 """Words that say that a launcher wrote to the log."""
+OF_SEVERAL = ("Setting OMP_NUM_THREADS environment variable for each process",)
+"""Words with which torchrun begins if it starts several processes, which then write to the same log."""
 OF_ENDS = (
     "exitcode",
     "Exit code:",
@@ -114,7 +116,16 @@ def _remember(lines: set[bytes], telling: Mapping[bytes, frozenset[str]]) -> Non
 def _sought() -> list[tuple[str, bytes, list[bytes]]]:
     """All words without digits, as text, as bytes, and in parts without spaces: few of these are in a text at all."""
     gates = [word for signature in (*OF_LINES, *WHOLE) for word in signature.gate.split("|")]
-    others = [*OF_PREFIXES, *OF_TRACEBACKS, *OF_RECORDS, *OF_LAUNCHERS, *OF_ENDS, *OF_SHELLS, *OF_ABORTS_AT_EXIT]
+    others = [
+        *OF_PREFIXES,
+        *OF_TRACEBACKS,
+        *OF_RECORDS,
+        *OF_LAUNCHERS,
+        *OF_SEVERAL,
+        *OF_ENDS,
+        *OF_SHELLS,
+        *OF_ABORTS_AT_EXIT,
+    ]
     words = sorted(without_digits((*gates, *others, FINGERPRINT)))
     return [(word, word.encode(), word.encode().split()) for word in words]
 
