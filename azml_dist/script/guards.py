@@ -52,13 +52,29 @@ def _has_a_rank(look: Look, module: Module, decorator: ast.expr) -> bool:
 
 
 def _asks(look: Look, module: Module, node: ast.AST) -> bool:
-    if _asks_for_a_rank(module, node):
+    if _asks_for_a_rank(module, node) or _is_passed_to_one_rank(look, module, node):
         return True
     around = [
         parent.test for parent, child in module.above(node) if isinstance(parent, _TESTS) and child is not parent.test
     ]
     before = [one.test for one in module.before(node) if isinstance(one, ast.If) and _leaves(module, one)]
     return any(_follows_from_a_rank(look, module, test) for test in (*around, *before))
+
+
+def _is_passed_to_one_rank(look: Look, module: Module, node: ast.AST) -> bool:
+    """Whether a function, or a lambda around the node, is passed to one that tests a rank: `on_rank_0(dump, data)`."""
+    is_a_function = isinstance(node, ast.Name)
+    for parent, child in module.above(node):
+        if is_a_function and isinstance(parent, ast.Call) and child is not parent.func:
+            name = module.full_name(parent.func)
+            found = look.program.function(name, module)
+            tests = [one.test for one in ast.walk(found[1]) if isinstance(one, _TESTS)] if found else []
+            if _OF_A_RANK.search(name) or any(is_about_a_rank(found[0], test) for test in tests if found):
+                return True
+        if isinstance(parent, ast.stmt):
+            return False
+        is_a_function = is_a_function or isinstance(parent, ast.Lambda)
+    return False
 
 
 def _follows_from_a_rank(look: Look, module: Module, test: ast.expr) -> bool:

@@ -370,6 +370,17 @@ _FILES = [
         "profiler = None\nif rank == 0:\n    profiler = torch.profiler.profile()\nif profiler:\n"
         "    open('outputs/trace.txt', 'w').write('a')\n",
     ),
+    _writing(
+        None,
+        "def first(function, *args):\n    if dist.get_rank() == 0:\n        function(*args)\n"
+        "def dump(path):\n    open(path, 'w').write('a')\nfirst(dump, 'outputs/a.txt')\n"
+        "first(lambda: open('outputs/b.txt', 'w').write('a'))\n",
+    ),
+    _writing(
+        "warning",
+        "def run(function, *args):\n    function(*args)\n"
+        "def dump():\n    open('outputs/a.txt', 'w').write('a')\nrun(dump)\n",
+    ),
     # One after the other.
     _writing(
         None,
