@@ -47,7 +47,7 @@ _LOGINS = {
     "neptune": ("NEPTUNE_API_TOKEN", "NEPTUNE_MODE=offline"),
 }
 """The variables with the key of a server, and with which its client needs none."""
-_PORT = re.compile(r"\bport:? (\d+)")
+_PORT = re.compile(r"\b(?:port:? |bind to \S{1,60}:)(\d+)")
 _OF_MPI = {"6105", "54965"}
 """The ports that DeepSpeed and others choose in MPI jobs on Azure ML (`deepspeed/comm/comm.py`)."""
 _KEYS = re.compile(

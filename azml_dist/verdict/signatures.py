@@ -487,6 +487,14 @@ EXCEPTIONS: tuple[Signature, ...] = (
         hint="a plain tensor meets one that is sharded: load checkpoints with `set_model_state_dict` of torch.distributed.checkpoint and `full_state_dict=True`, and distribute other tensors, too",
         source="torch 2.13",
     ),
+    Signature(
+        "] = ",
+        r"indices\[[\d,]*\] = (?P<index>-?\d+) is not in \[0, (?P<size>\d+)\)",
+        "root",
+        "user-code",
+        hint="the index {index} is not below {size}: compare the vocabulary or the labels of the data with the size of the layer",
+        source="TensorFlow 2.21",
+    ),
     # --- addresses of other servers than peers
     Signature(
         "ConnectionPool(host=|ouldn't connect to 'http|urlopen error|an't load the configuration of|Failed to resolve"
@@ -723,6 +731,16 @@ EXCEPTIONS: tuple[Signature, ...] = (
         "likely",
         blame="nobody",
         source="torchelastic",
+    ),
+    Signature(
+        "client socket has failed to connect",
+        r"client socket has failed to connect to any network address of \((?P<host>[^,)]+), (?P<port>\d+)\)",
+        "confirmation",
+        "rendezvous",
+        "likely",
+        blame="nobody",
+        hint="no process listened at {host}, port {port}: check rank 0, `MASTER_ADDR` and `MASTER_PORT`, and the network between the nodes",
+        source="torch 2.13",
     ),
     Signature("DistNetworkError", r"DistNetworkError", "confirmation", "rendezvous", "likely", blame="nobody"),
     Signature(

@@ -54,7 +54,9 @@ _FRAMES = 200
 _GRAPH_ERROR = "Graph execution error:"
 _OF_A_LAYER = re.compile(r"Exception encountered when calling [^\n]*\.$")
 """What Keras puts before the message of an exception, which follows after an empty line."""
-_GRAPH = 120
+_NODE = "[[{{node "
+"""What newer versions of TensorFlow write below the reason."""
+_GRAPH = 400
 """How many lines below it to look for the reason: there are the frames in which each operation was made."""
 
 
@@ -203,7 +205,10 @@ def _blocks(lines: Sequence[str], begins: Iterable[int]) -> Iterator[tuple[int, 
 
 
 def _reason(lines: Sequence[str], *, of_a_graph: bool) -> str | None:
-    """Why a graph of TensorFlow failed, which follows the name of the node, or a layer of Keras."""
+    """Why a graph of TensorFlow failed, which is next to the name of the node, or a layer of Keras."""
+    if of_a_graph and not any(line.startswith("Node: ") for line in lines):
+        end = next((n for n, line in enumerate(lines) if _NODE in line), 0)
+        return next((line.strip() for line in reversed(lines[:end]) if line.strip()), None)
     named = (n + 1 for n, line in enumerate(lines) if line.startswith("Node: "))
     at = next(named, len(lines)) if of_a_graph else 0
     return next((line.strip() for line in lines[at:] if line.strip()), None)
