@@ -229,8 +229,11 @@ _ABOUT_THE_START = late(r"(?i)environ|getenv|launch|distrib|\bmpi|slurm|rank|sin
 
 
 def _leaves_if_unset(module: Module, node: ast.stmt) -> bool:
-    """`if "RANK" not in os.environ: return 0` and similar tests."""
-    if not isinstance(node, ast.If) or not _ABOUT_THE_START.search(ast.unparse(node.test)):
-        return False
-    leaving = ast.Return | ast.Raise | ast.Continue
-    return any(isinstance(inner, leaving) or exits(module, inner) for inner in ast.walk(node))
+    """`if "RANK" not in os.environ: return 0` and similar tests, and a `try` whose handler leaves."""
+    leaving: list[ast.AST] = []
+    if isinstance(node, ast.If) and _ABOUT_THE_START.search(ast.unparse(node.test)):
+        leaving = [node]
+    elif isinstance(node, ast.Try) and any(_ABOUT_THE_START.search(ast.unparse(one)) for one in node.body):
+        leaving = [*node.handlers]
+    inner = (inner for one in leaving for inner in ast.walk(one))
+    return any(isinstance(one, ast.Return | ast.Raise | ast.Continue) or exits(module, one) for one in inner)

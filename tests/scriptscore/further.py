@@ -233,6 +233,16 @@ _VARIABLES = [
         None,
         "import os\nmine = dict(os.environ)\nmine.update(RANK=mine['OMPI_COMM_WORLD_RANK'])\nprint(mine['RANK'])\n",
     ),
+    _reading(
+        None,
+        "import os, sys\nimport torch.distributed as dist\ntry:\n    size = int(os.environ['WORLD_SIZE'])\n"
+        "except KeyError:\n    sys.exit('start it with torchrun')\ndist.init_process_group('nccl')\n",
+    ),
+    _reading(
+        "warning",
+        "import os\nimport torch.distributed as dist\ntry:\n    size = int(os.environ['WORLD_SIZE'])\n"
+        "except KeyError:\n    size = 1\nfor _ in range(1):\n    dist.init_process_group('nccl')\n",
+    ),
     _reading(None, "import os\nenv = dict(os.environ, RANK='0')\nrank = int(env['RANK'])\n"),
     _reading(
         None,
