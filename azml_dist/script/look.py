@@ -122,12 +122,43 @@ class Look:
         """`error` for what every run of the script reaches, otherwise `warning`."""
         return "error" if node in self.certain else "warning"
 
+    def is_off(self, module: Module, node: ast.AST, deep: int = 3) -> bool:
+        """Whether an argument that the command passes, or leaves out, keeps the script from a node."""
+        for parent, child in module.above(node):
+            if isinstance(parent, ast.If) and self._leaves_out(parent, child):
+                return True
+            if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
+                callers = self.program.callers(module, parent) if deep else []
+                mentions = self.program.mentions(module, parent) if callers else []
+                return bool(callers) and not mentions and all(self.is_off(*one, deep - 1) for one in callers)
+        return False
+
+    def _leaves_out(self, branch: ast.If, child: ast.AST) -> bool:
+        return child is not branch.test and self._truth(branch.test) is (child not in branch.body)
+
+    def _truth(self, test: ast.expr) -> bool | None:
+        """Whether `args.export` and the like are true in this job; None if that is not known."""
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return None if (value := self._truth(test.operand)) is None else not value
+        if isinstance(test, ast.BoolOp):
+            decides = isinstance(test.op, ast.Or)
+            values = [self._truth(one) for one in test.values]
+            return decides if decides in values else None if None in values else not decides
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq | ast.NotEq):
+            value, other = self.value(test.left), self.value(test.comparators[0])
+            is_known = value is not None and other is not None and isinstance(test.left, ast.Attribute)
+            return (value == other) is isinstance(test.ops[0], ast.Eq) if is_known else None
+        if isinstance(test, ast.Attribute) and isinstance(test.value, ast.Name) and test.value.id in NAMES_OF_ARGUMENTS:
+            is_known = test.attr in self._arguments and not self._is_changed(test.attr)
+            return bool(self._arguments[test.attr]) if is_known else None
+        return None
+
     def finding(
         self, code: str, level: Level, at: tuple[Module, ast.AST], message: str, hint: str | None = None
     ) -> Iterator[Finding]:
         """A finding at a line of the script, unless a comment there suppresses it, or nothing gets there."""
         module, node = at
         line = getattr(node, "lineno", 1)
-        is_idle = level == "warning" and self.program.is_unused(module, node)
+        is_idle = level == "warning" and (self.program.is_unused(module, node) or self.is_off(module, node))
         if not is_idle and not module.is_ignored(line, code):
             yield Finding(code, level, message, hint, f"{module.path}:{line}")

@@ -288,6 +288,10 @@ def _writing(level: str | None, script: str, job: dict[str, Any] = TORCH, comman
 
 _TO_AN_OUTPUT = {**TORCH, "outputs": {"model": Output()}}
 _OUT = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--output_dir')\nargs = p.parse_args()\n"
+_FLAG = (
+    "import argparse\np = argparse.ArgumentParser()\np.add_argument('--export', action='store_true')\n"
+    "p.add_argument('--train', action='store_true')\np.add_argument('--mode', default='fit')\nargs = p.parse_args()\n"
+)
 _WITH_OUT = "python train.py --output_dir ${{outputs.model}}"
 _SAFE = "from safetensors.torch import save_file, save_model\n"
 _JSON = "import json\nfrom pathlib import Path\n"
@@ -391,6 +395,19 @@ _FILES = [
         "def run(function, *args):\n    function(*args)\n"
         "def dump():\n    open('outputs/a.txt', 'w').write('a')\nrun(dump)\n",
     ),
+    # What the job does not ask for.
+    _writing(None, _FLAG + "if args.export:\n    torch.save(model, 'outputs/m.pt')\n"),
+    _writing(
+        None, _FLAG + "if not args.train:\n    torch.save(model, 'outputs/m.pt')\n", TORCH, "python train.py --train"
+    ),
+    _writing(
+        None, _FLAG + "def main():\n    torch.save(model, 'outputs/m.pt')\nif args.mode == 'export':\n    main()\n"
+    ),
+    _writing(None, _FLAG + "if args.train:\n    pass\nelif args.export:\n    torch.save(model, 'outputs/m.pt')\n"),
+    _writing("warning", _FLAG + "if args.export:\n    torch.save(model, 'm')\n", TORCH, "python train.py --export"),
+    _writing("warning", _FLAG + "if args.mode != 'export':\n    torch.save(model, 'outputs/m.pt')\n"),
+    _writing("warning", _FLAG + "args.export = True\nif args.export:\n    torch.save(model, 'outputs/m.pt')\n"),
+    _writing("warning", _FLAG + "if args.export or world > 1:\n    torch.save(model, 'outputs/m.pt')\n"),
     # One after the other.
     _writing(
         None,
