@@ -153,8 +153,13 @@ def test_a_last_line_with_which_a_script_may_have_ended_itself_is_told() -> None
     assert (silent.kind, silent.rank) == ("killed", 1)
 
 
+SUMMARY = (
+    f"{in_a_library('torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ')}\n=====\ntrain.py FAILED"
+)
+
+
 @pytest.mark.parametrize(
-    "last", ["epoch 3 error: 0.31", "val error 0.2", "WARNING: missing values", "step 4 failed: 0"]
+    "last", ["epoch 3 error: 0.31", "val error 0.2", "WARNING: missing values", "step 4 failed: 0", SUMMARY]
 )
 def test_a_last_line_about_the_work_is_not_that_of_a_script_that_ended_itself(last: str) -> None:
     assert verdict({0: raised(LOST), 1: last, 2: raised(LOST)}).kind == "killed"

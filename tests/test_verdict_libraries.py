@@ -26,21 +26,21 @@ ERRORS = [
         "could not find expected ':'\n  in \"conf/train.yaml\", line 8, column 1",
         "user-code",
         "likely",
-        "`conf/train.yaml` is wrong at line 8, column 1: could not find expected ':'",
+        "`conf/train.yaml` cannot be read at line 8, column 1: could not find expected ':'",
     ),
     (
         "yaml.constructor.ConstructorError: could not determine a constructor for the tag"
         " 'tag:yaml.org,2002:python/object:argparse.Namespace'\n  in \"<unicode string>\", line 1, column 4:",
         "user-code",
         "likely",
-        "the text contains objects of Python",
+        "the YAML contains objects of Python",
     ),
     (
         'ruamel.yaml.constructor.DuplicateKeyError: while constructing a mapping\n  in "a.yml", line 1, column 1\n'
         'found duplicate key "lr" with value "0.1"\n  in "a.yml", line 4, column 1',
         "user-code",
         "likely",
-        '`a.yml` is wrong at line 4, column 1: found duplicate key "lr"',
+        '`a.yml` cannot be read at line 4, column 1: found duplicate key "lr"',
     ),
     # --- servers and logins
     (
@@ -382,7 +382,9 @@ def test_a_configuration_that_is_no_yaml_here(tmp_path: Path) -> None:
         found = verdict({0: of_this(lambda: yaml.safe_load(file))})
 
     assert (found.kind, found.exception, found.file) == ("user-code", "ScannerError", __file__)
-    assert found.hint == f"`{path}` is wrong at line 4, column 1: found character '\\t' that cannot start any token"
+    assert (
+        found.hint == f"`{path}` cannot be read at line 4, column 1: found character '\\t' that cannot start any token"
+    )
 
 
 def test_a_database_that_another_process_writes_to_here(tmp_path: Path) -> None:

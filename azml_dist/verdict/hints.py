@@ -178,11 +178,11 @@ def of_json(found: re.Match[str], about: About) -> str:
 
 def of_yaml(found: re.Match[str], about: About) -> str:
     """Where YAML is wrong, and how."""
-    name = f"`{found['file']}`" if not found["file"].startswith("<") else "the text"
+    name = f"`{found['file']}`" if not found["file"].startswith("<") else "the YAML"
     said = re.sub(r"^\w+Error: ", "", found["what"]).strip()
     if "python/" in said:
         return f"{name} contains objects of Python, which `yaml.safe_load` does not read: write plain values"
-    return f"{name} is wrong at line {found['line']}, column {found['column']}: {said}"
+    return f"{name} cannot be read at line {found['line']}, column {found['column']}: {said}"
 
 
 def of_a_driver(found: re.Match[str], about: About) -> str:

@@ -168,9 +168,7 @@ def of_losses(case: Case) -> Verdict | None:
     lead = silent[0] if len(silent) == 1 and len(case.ranks) > 1 else None
     if lead is not None and lead not in case.seen and case.was_left:
         last = case.last_lines([lead])
-        told = next(
-            (one.text for one in last[-1:] if _OF_AN_ERROR.search(one.text) and not PROGRESS.search(one.text)), None
-        )
+        told = None if any(one.has_traceback for one in case.heard if one.rank == lead) else _last_words(last)
         hint = "see its last lines: `sys.exit` leaves a text at most; SIGKILL, a crash and `os._exit` leave nothing"
         return case.make(
             "exit-code" if told else "killed",
@@ -191,6 +189,12 @@ def of_losses(case: Case) -> Verdict | None:
         hint="find the rank whose log ends first, and how its process ended",
         evidence=[*evidence, *(case.last_lines([lead]) if lead is not None else [])],
     )
+
+
+def _last_words(last: Sequence[Evidence]) -> str | None:
+    """The last line, if a script may have ended itself with it."""
+    text = last[-1].text if last else ""
+    return text if _OF_AN_ERROR.search(text) and not PROGRESS.search(text) else None
 
 
 def _of_actors(case: Case, losses: Sequence[Loss]) -> Verdict:
