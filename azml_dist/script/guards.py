@@ -11,7 +11,7 @@ from azml_dist.words import late
 
 _OF_A_RANK = late(
     r"(?i)rank|main_process|is_main|is_local_main|master|is_chief|is_primary|_zero\b|should_save|is_first|is_leader"
-    r"|is_root|gpu|process_index|device_id|worker_id|proc(?:ess)?_?id\b|coordinator|is_host\b|is_head|is_writer"
+    r"|is_root|gpu|process_index|device_id|worker_id|proc(?:ess)?_?id\b|coordinat|is_host\b|is_head|is_writer"
 )
 _DECIDES = late(r"==|!=|>|<|\bnot\b|\bin\b|\bis_|else (?:None|False)")
 """A value that follows from a rank and is then tested: `rank == 0`, `open(…) if rank == 0 else None`."""
@@ -58,7 +58,54 @@ def _asks(look: Look, module: Module, node: ast.AST) -> bool:
         parent.test for parent, child in module.above(node) if isinstance(parent, _TESTS) and child is not parent.test
     ]
     before = [one.test for one in module.before(node) if isinstance(one, ast.If) and _leaves(module, one)]
-    return any(_follows_from_a_rank(look, module, test) for test in (*around, *before))
+    tests = (*around, *before)
+    return any(_follows_from_a_rank(look, module, test) or stems_from_a_rank(look, module, test) for test in tests)
+
+
+_KEEPS = late(r"(?:\b(?:int|bool|str|getenv|Path|join|abspath)|\.(?:format|get|joinpath|resolve))$")
+"""Functions whose value depends only on their arguments."""
+_MOST = 500
+"""How many parts of a value are looked at."""
+
+
+def stems_from_a_rank(look: Look, module: Module, node: ast.AST, seen: set[ast.AST] | None = None) -> bool:
+    """Whether a rank is in a value, whatever its names: by assignments, properties, and what functions return."""
+    seen = set() if seen is None else seen
+    if node in seen or len(seen) > _MOST:
+        return False
+    seen.add(node)
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = node.id if isinstance(node, ast.Name) else node.attr
+        known = _sources(look, module, node, name)
+        return bool(_OF_A_RANK.search(name)) or any(stems_from_a_rank(look, *one, seen) for one in known)
+    if isinstance(node, ast.Call):
+        text = ast.unparse(node.func)
+        if _OF_A_RANK.search(text):
+            return True
+        if found := look.program.function(module.full_name(node.func), module):
+            return any(stems_from_a_rank(look, found[0], one, seen) for one in _returned(found[1]))
+        parts = [node.func, *node.args] if _KEEPS.search(text) else []
+        return any(stems_from_a_rank(look, module, one, seen) for one in parts)
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) and node.value in ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK")
+    return any(stems_from_a_rank(look, module, one, seen) for one in ast.iter_child_nodes(node))
+
+
+def _sources(look: Look, module: Module, node: ast.Name | ast.Attribute, name: str) -> list[tuple[Module, ast.expr]]:
+    """What a name gets; for an attribute, also what any `self` gets by that name, and what such a property returns."""
+    found = (
+        origins(look, module, node)
+        if isinstance(node, ast.Name)
+        else [(module, value) for value in module.assigned(ast.unparse(node))]
+    )
+    for other in look.program.modules if isinstance(node, ast.Attribute) else ():
+        found += [(other, value) for value in other.assigned(f"self.{name}")]
+        found += [(other, value) for one in other.decorated.get(name, ()) for value in _returned(one)]
+    return found
+
+
+def _returned(function: ast.AST) -> list[ast.expr]:
+    return [one.value for one in ast.walk(function) if isinstance(one, ast.Return) and one.value]
 
 
 def _is_passed_to_one_rank(look: Look, module: Module, node: ast.AST) -> bool:
@@ -93,7 +140,7 @@ def _is_set_on_one_rank(module: Module, name: str) -> bool:
     return 0 < len(some) < len(values) and all(_asks_for_a_rank(module, value) for value in some)
 
 
-def _is_of_a_rank(look: Look, module: Module, value: ast.expr, deep: int = 3) -> bool:
+def _is_of_a_rank(look: Look, module: Module, value: ast.expr, deep: int = 2) -> bool:
     if isinstance(value, ast.Call):
         return _is_for_others(look, module, value)
     text = ast.unparse(value)

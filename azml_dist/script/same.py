@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from azml_dist.script.guards import origins
+from azml_dist.script.guards import origins, stems_from_a_rank
 from azml_dist.script.look import NAMES_OF_ARGUMENTS, Look
 from azml_dist.script.source import Module
 from azml_dist.words import late
@@ -25,12 +25,14 @@ def names_a_rank(look: Look, module: Module, node: ast.expr, deep: int = 3) -> b
             text += "".join(re.findall(rf"^\s*{re.escape(inner.id)}\s*=.*$", module.text, re.MULTILINE))
     if re.search(r"(?i)rank|get_process|pid|\bgpu|worker|uuid|temp_?file|mk[ds]temp|TemporaryDir", text):
         return True
+    if stems_from_a_rank(look, module, node):
+        return True
     return deep > 0 and any(names_a_rank(look, *one, deep - 1) for one in origins(look, module, node))
 
 
 def is_the_same(look: Look, module: Module, node: ast.expr, deep: int = 6) -> bool:
     """Whether everything in a path is known to be the same on all ranks."""
-    if not deep or _OF_A_PROCESS.search(ast.unparse(node)):
+    if not deep or _OF_A_PROCESS.search(ast.unparse(node)) or stems_from_a_rank(look, module, node):
         return False
     if isinstance(node, ast.Constant):
         return True

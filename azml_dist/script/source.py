@@ -112,8 +112,17 @@ class Module:
         for node in self.nodes:
             if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    if isinstance(target, ast.Name | ast.Attribute):
-                        found.setdefault(ast.unparse(target), []).append(node.value)
+                    for name, value in _pairs(target, node.value):
+                        found.setdefault(ast.unparse(name), []).append(value)
+        return found
+
+    @cached_property
+    def decorated(self) -> dict[str, list[ast.FunctionDef]]:
+        """The functions with a decorator, such as `@property`, by their names."""
+        found: dict[str, list[ast.FunctionDef]] = {}
+        for one in self.nodes:
+            if isinstance(one, ast.FunctionDef) and one.decorator_list:
+                found.setdefault(one.name, []).append(one)
         return found
 
     @cached_property
@@ -176,6 +185,18 @@ class Module:
             if (match := _IGNORED.search(text)) and code in {name.strip() for name in match[1].split(",")}:
                 return True
         return False
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Each name that an assignment sets, with its value; several get the parts of a tuple, or what a call returns."""
+    if isinstance(target, ast.Name | ast.Attribute):
+        yield target, value
+    elif isinstance(target, ast.Tuple | ast.List) and not any(isinstance(one, ast.Starred) for one in target.elts):
+        if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts):
+            for one, part in zip(target.elts, value.elts, strict=True):
+                yield from _pairs(one, part)
+        elif isinstance(value, ast.Call):
+            yield from ((one, value) for one in target.elts if isinstance(one, ast.Name | ast.Attribute))
 
 
 class Program:

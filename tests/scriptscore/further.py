@@ -395,6 +395,36 @@ _FILES = [
         "def run(function, *args):\n    function(*args)\n"
         "def dump():\n    open('outputs/a.txt', 'w').write('a')\nrun(dump)\n",
     ),
+    # Other names for a rank.
+    _writing(None, "me = dist.get_rank()\nif me == 0:\n    torch.save(model, 'outputs/m.pt')\n"),
+    _writing(None, "me, of = dist.get_rank(), 8\nif not me:\n    torch.save(model, 'outputs/m.pt')\n"),
+    _writing(None, "me, of = dist.get_rank(), 8\nopen(f'outputs/{me}.txt', 'w').write('a')\n"),
+    _writing(
+        None,
+        "def setup():\n    return dist.get_rank(), dist.get_world_size()\nme, of = setup()\nif me == 0:\n"
+        "    torch.save(model, 'outputs/m.pt')\n",
+    ),
+    _writing(
+        None,
+        "def lead():\n    return dist.get_rank() == 0\nif lead():\n    torch.save(model, 'outputs/m.pt')\n",
+    ),
+    _writing(
+        None,
+        "class Run:\n    def __init__(self):\n        self.id = dist.get_rank()\n    @property\n    def first(self):\n"
+        "        return self.id == 0\nrun = Run()\nif run.first:\n    torch.save(model, 'outputs/m.pt')\n"
+        "if run.id == 0:\n    torch.save(model, 'outputs/n.pt')\n",
+    ),
+    _writing(
+        None,
+        "def part(folder):\n    return os.path.join(folder, f'{dist.get_rank()}.pt')\n"
+        "torch.save(model, part('outputs'))\n",
+    ),
+    _writing(
+        "warning",
+        "def train(r):\n    print(r)\n    return 1.0\nloss = train(rank)\nbest = 9\nif loss < best:\n"
+        "    torch.save(model, 'outputs/m.pt')\n",
+    ),
+    _writing("warning", "def name():\n    return 'outputs/m.pt'\ntorch.save(model, name())\n"),
     # What the job does not ask for.
     _writing(None, _FLAG + "if args.export:\n    torch.save(model, 'outputs/m.pt')\n"),
     _writing(
