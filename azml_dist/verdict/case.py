@@ -10,10 +10,11 @@ from functools import cached_property
 
 from azml_dist.verdict.ends import VICTIM, Statement, by_signal, of_a_launcher, of_the_service
 from azml_dist.verdict.frames import relative
-from azml_dist.verdict.heard import Cause, Heard, hear, hint_of
+from azml_dist.verdict.heard import hear, hint_of
 from azml_dist.verdict.hidden import hide
 from azml_dist.verdict.hints import About
 from azml_dist.verdict.known import Ended, Known, Log
+from azml_dist.verdict.observed import Cause, Heard
 from azml_dist.verdict.signatures import NOISE, WHOLE, Signature, compiled, may_be_in
 from azml_dist.verdict.streams import Stream, streams
 from azml_dist.verdict.tracebacks import Frame

@@ -9,8 +9,9 @@ from functools import cached_property
 from azml_dist.verdict.case import KILL, STOPS, Case, known_rank, least, summary_of
 from azml_dist.verdict.ends import by_signal
 from azml_dist.verdict.exits import of_codes, of_fatal_signals, of_kills
-from azml_dist.verdict.heard import OF_COMMANDS, Cause
+from azml_dist.verdict.heard import OF_COMMANDS
 from azml_dist.verdict.losses import of_timeouts
+from azml_dist.verdict.observed import Cause
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind, Verdict
 
 _CLOCKS = 1.0

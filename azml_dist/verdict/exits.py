@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from azml_dist.verdict.case import ABORT, KILL, WORDS, Case, evidence_of
 from azml_dist.verdict.ends import by_signal, signal_name
-from azml_dist.verdict.heard import Heard, hint_of
+from azml_dist.verdict.heard import hint_of
 from azml_dist.verdict.hints import About
 from azml_dist.verdict.known import Ended
+from azml_dist.verdict.observed import Heard
 from azml_dist.verdict.signatures import EXCEPTIONS, LINES, compiled, may_be_in
 from azml_dist.verdict.verdict import Evidence, Verdict
 from azml_dist.words import late

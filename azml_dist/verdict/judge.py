@@ -17,9 +17,9 @@ from azml_dist.verdict.case import ABORT, EVIDENCE, KILL, WORDS, Case, evidence_
 from azml_dist.verdict.causes import Causes
 from azml_dist.verdict.ends import by_signal
 from azml_dist.verdict.exits import of_an_abort, of_codes, of_fatal_signals, of_kills
-from azml_dist.verdict.heard import Cause
 from azml_dist.verdict.known import Ended, Known
 from azml_dist.verdict.losses import of_an_improper_end, of_losses, of_timeouts
+from azml_dist.verdict.observed import Cause
 from azml_dist.verdict.signatures import Signature
 from azml_dist.verdict.unfinished import WORDS as UNFINISHED
 from azml_dist.verdict.verdict import Certainty, Evidence, Kind, Verdict

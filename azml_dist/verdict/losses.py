@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from azml_dist.verdict.case import WORDS, Case
 from azml_dist.verdict.ends import LEFT_MPI
 from azml_dist.verdict.frames import relative
-from azml_dist.verdict.heard import Cause, Loss
+from azml_dist.verdict.observed import Cause, Loss
 from azml_dist.verdict.signatures import PROGRESS
 from azml_dist.verdict.verdict import Evidence, Kind, Verdict
 
