@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -24,8 +23,8 @@ def emulator(place: Path, runs: int) -> Iterator[Row]:
     place.mkdir(parents=True)
     starts, idle = zip(*(_start_and_idle(place / f"state{run}") for run in range(runs)), strict=True)
     yield held("the emulator starts", in_seconds(median(starts)), median(starts), 1, unit="s")
-    share = median(idle) / _IDLE
-    yield held("CPU of an idle emulator", f"{share:.1%}", share, 0.002)
+    share = 100 * median(idle) / _IDLE
+    yield held("CPU of an idle emulator", f"{share:.1f} %", share, 0.2, unit="%")
     with storage() as (azurite, authority):
         service = Service(azurite, authority)
         took: dict[str, list[float]] = {"own": [], "azurite": []}
@@ -59,7 +58,7 @@ def _serving(folder: Path) -> Iterator[subprocess.Popen[str]]:
                 raise BenchError("the emulator did not start")
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a shell has its background processes ignore SIGINT
         process.wait(timeout=30)
         process.stdout.close()
 

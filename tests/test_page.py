@@ -199,7 +199,8 @@ def test_the_command_says_where_the_page_is(failed: LocalRun, tmp_path: Path) ->
 
 @needs(CHROMIUM)
 def test_each_attempt_is_in_the_timeline_and_has_its_logs(chromium: Browser, tmp_path: Path) -> None:
-    job = pytorch("echo step 1; exit $RANK", processes=2)
+    # Rank 1 fails once rank 0 has written; each attempt has a working directory of its own.
+    job = pytorch("echo step 1; touch $RANK; until [ -e 0 ]; do sleep 0.01; done; exit $RANK", processes=2)
     run = run_here(job, launcher="direct", root=tmp_path / "runs", retries=1)
     chromium.open(run.page().save(tmp_path / "page.html"))
 

@@ -158,18 +158,22 @@ class RunRecord:
 
     def cancel(self, why: Cancelled) -> None:
         """Ask the service to stop the run, if it has not ended. The service does not record `why`, so this does."""
-        if self.job().status.is_final:
+        job = self.job()
+        if job.status.is_final:
             return
         with translated(f"cancel run {self.name}", self.workspace):
             self.workspace.arm.call("POST", f"jobs/{self._path}/cancel")
-        self._cancelled = self.cancelled or why
-        if created := self.submitted.created_at:
-            note_cancelled(self.workspace.arm_id, self.name, created, self._cancelled)
+        self._cancelled = self._noted(job) or why
+        if job.created_at:
+            note_cancelled(self.workspace.arm_id, self.name, job.created_at, self._cancelled)
 
     @property
     def cancelled(self) -> Cancelled | None:
         """Why it was cancelled from this machine, if it was."""
-        created = self.submitted.created_at
+        return self._cancelled or self._noted(self.submitted)
+
+    def _noted(self, job: Submitted) -> Cancelled | None:
+        created = job.created_at
         return self._cancelled or (noted_cancelled(self.workspace.arm_id, self.name, created) if created else None)
 
     def is_over(self, status: RunStatus) -> bool:

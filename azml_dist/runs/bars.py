@@ -37,7 +37,8 @@ _MOST_ROWS = 100
 
 def moves_up(data: bytes) -> bool:
     """Whether it moves the cursor to lines above, as progress bars do that show several lines."""
-    return b"\x1b[" in data and _UP.search(data) is not None
+    # A single byte is found ten times as fast as two, and most logs have none of it.
+    return b"\x1b" in data and _UP.search(data) is not None
 
 
 class Rows:

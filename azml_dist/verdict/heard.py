@@ -167,7 +167,7 @@ def _of_the_run(stream: Stream) -> list[tuple[Signature, re.Match[str], Evidence
     first = 0 if stream.rank is None else len(stream.lines) - _LAST
     return [
         (signature, match, Evidence(None, stream.log, stream.numbers[at], stream.lines[at].strip()))
-        for signature in WHOLE
+        for signature in _that_may_be(stream.scan.words, of_runs=True)
         for at in stream.scan.lines_with(words_of(signature))
         if at >= first and (match := compiled(signature.pattern).search(stream.lines[at]))
     ]
@@ -188,7 +188,7 @@ def _kernel_count(stream: Stream) -> str | None:
 def _hits(stream: Stream) -> list[tuple[int, Signature, re.Match[str]]]:
     """Lines that mean something by themselves, even outside exceptions."""
     found = []
-    for signature in _that_may_be(stream.scan.words):
+    for signature in _that_may_be(stream.scan.words, of_runs=False):
         below = _LONG if "\\n" in signature.pattern else 0
         for at in stream.scan.lines_with(words_of(signature))[-_MANY:]:
             text = "\n".join(stream.lines[at : at + 1 + below])
@@ -198,9 +198,10 @@ def _hits(stream: Stream) -> list[tuple[int, Signature, re.Match[str]]]:
 
 
 @lru_cache(1024)
-def _that_may_be(words: frozenset[str]) -> list[Signature]:
-    """The line signatures whose gate contains one of these words, in the order of the table."""
-    return [signature for signature in OF_LINES if not words.isdisjoint(without_digits(words_of(signature)))]
+def _that_may_be(words: frozenset[str], *, of_runs: bool) -> list[Signature]:
+    """The signatures of whole runs, or of lines, whose gate contains one of these words, in the order of the table."""
+    table = WHOLE if of_runs else OF_LINES
+    return [signature for signature in table if not words.isdisjoint(without_digits(words_of(signature)))]
 
 
 def _is_of_launchers(one: Traceback) -> bool:
@@ -324,6 +325,7 @@ def _of_lost_peer(
     )
 
 
+@lru_cache(256)  # many ranks say the same
 def _recognized(message: str, name: str) -> tuple[Signature, re.Match[str]] | tuple[None, None]:
     """The first signature that matches the message of an exception."""
     # Further lines may be notes, or the text of another program: what Python itself raises says all in the first one.
