@@ -28,7 +28,7 @@ class Cancelled(NamedTuple):
     why: str
     """What follows `it was`: `cancelled with Ctrl-C`."""
     lacked_nodes: bool = False
-    """Whether it was, because nodes were missing."""
+    """Whether the reason was a lack of nodes."""
 
 
 def note_verdict(workspace: str, run: str, verdict: Verdict) -> None:

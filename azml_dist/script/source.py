@@ -330,7 +330,7 @@ class Program:
         ]
 
     def given(self, module: Module, name: ast.Name) -> list[tuple[Module, ast.expr]] | None:
-        """What the calls of its function pass for a parameter; None if it is none, or if that is not known."""
+        """What callers pass for a parameter of a function; None if it is no parameter, or the calls are unknown."""
         function = module.function_of(name)
         if function is None or name.id not in parameters(function):
             return None

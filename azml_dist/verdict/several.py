@@ -47,7 +47,7 @@ def of_several(folder: str, bases: Sequence[str]) -> DistError:
 
 
 def _base(name: str) -> str | None:
-    """The folder of a run in which a file is the log of a rank; None if the file is none."""
+    """The folder of the run that a log of a rank belongs to; None for any other file."""
     found = NAME.search(name)
     if found is None:
         return None
